@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// The input tensors of `attend`. Headers are read at once, so that shapes, options and memory can
+// be checked before the data: first come the small tensors that say what is seen (and the mask),
+// then query, key, value and bias.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "attend_options.h"
+#include "longspan/attention.h"
+#include "tensor_file.h"
+
+namespace longspan::cli {
+
+class AttendInputs {
+ public:
+  explicit AttendInputs(const AttendOptions& options);
+
+  bool has(Role role) const { return slot(role).entry != nullptr; }
+  // In the file's own axes; absent when the file has no such tensor. Before it is loaded its data
+  // must not be read.
+  ConstTensorView view(Role role) const;
+  std::uint64_t bytes() const;  // of all tensors that will be loaded
+
+  void load_what_planning_reads();
+  void load_all();
+
+ private:
+  struct Slot {
+    const TensorFile* file = nullptr;
+    const io::TensorEntry* entry = nullptr;
+    std::optional<io::StoredTensor> data;
+  };
+  const Slot& slot(Role role) const { return slots_[static_cast<std::size_t>(role)]; }
+  void find_in_safetensors(const AttendOptions& options);
+  void warn_about_the_rest(const AttendOptions& options) const;
+  void load(Slot& slot);
+
+  std::vector<TensorFile> files_;
+  std::array<Slot, kRoleNames.size()> slots_;
+};
+
+// query, key and value for the library ([batch, seqlen, num_heads, dim] or a lower rank), and the
+// sizes of the call.
+struct AttendCall {
+  ConstTensorView query, key, value;
+  int rank = 0;
+  std::int64_t batch = 1, seqlen_q = 0, seqlen_k = 0, num_heads = 1, num_heads_kv = 1, head_dim = 0,
+               head_dim_v = 0;
+  AttentionOptions options;
+};
+// Checks what options and tensors say of each other: exit 2 where an option is at fault, 3 where
+// tensors are.
+AttendCall make_call(const AttendOptions& options, const AttendInputs& inputs);
+
+// Swaps the axes of a view in the file's layout to the library's, or back.
+template <class View>
+View in_layout(View view, bool bhsd) {
+  if (!bhsd || view.rank < 3) return view;
+  return transpose(view, view.rank - 3, view.rank - 2);
+}
+
+}  // namespace longspan::cli

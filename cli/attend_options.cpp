@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Declares and checks the options of `attend`.
+#include "attend_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "failure.h"
+#include "options.h"
+#include "tensor_file.h"
+
+namespace longspan::cli {
+namespace {
+
+void add_input_options(CLI::App& app, OptionAdder& add, AttendOptions& options) {
+  app.add_option("INPUT", options.inputs,
+                 "one .safetensors file, or three .npy files: query, key, value")
+      ->type_name("FILE");
+  app.add_option("-o,--output", options.output,
+                 "the result: .safetensors, or .npy for output alone")
+      ->type_name("FILE");
+  add.text("--layout", "bshd|bhsd", "axes of query, key, value and output (bshd)", "bshd or bhsd",
+           [&](const std::string& value) {
+             options.bhsd = value == "bhsd";
+             return value == "bshd" || value == "bhsd";
+           });
+  add.text("--output-dtype", "f32", "float32 output, whatever the inputs are", "f32",
+           [&](const std::string& value) { return options.output_f32 = value == "f32"; });
+  for (const char* name : kRoleNames) {
+    std::string option = fmt::format("--{}-name", name);
+    std::replace(option.begin(), option.end(), '_', '-');
+    app.add_option(option, options.renamed[name],
+                   fmt::format("name of the tensor '{}' in INPUT", name))
+        ->type_name("NAME")
+        ->group("Names of tensors");
+  }
+}
+
+void add_score_options(OptionAdder& add, AttendOptions& options) {
+  add.text("--method", "exact", "exact attention", "exact", [&](const std::string& value) {
+    if (value == "lsh") {
+      throw Failure(kUsage, "attend: --method lsh is not available in this version",
+                    "--method exact is, in memory that does not grow with the length");
+    }
+    return value == "exact";
+  });
+  add.flag("--causal", options.causal, "key j is seen by query i when j <= i + query offset");
+  add.text("--window", "L,R",
+           "i + offset - L <= j <= i + offset + R; -1: unbounded (use --window=-1,R)",
+           "two integers L,R of at least -1", [&](const std::string& value) {
+             options.window = parse_pair(value, ',');
+             return options.window && options.window->first >= -1 && options.window->second >= -1;
+           });
+  add.text("--query-offset", "N|end", "key position of query 0; end: seqlen_k - seqlen_q",
+           "an integer or 'end'", [&](const std::string& value) {
+             options.offset_end = value == "end";
+             options.offset = parse_integer(value);
+             return options.offset_end || options.offset.has_value();
+           });
+  add.real("--scale", options.scale, -HUGE_VAL, "factor of query . key (1 / sqrt(head_dim))");
+  add.real("--softcap", options.softcap, 0,
+           "scores become softcap * tanh(score / softcap); 0: off");
+  add.text("--keys", "A:B", "only the keys A <= j < B: a part for merge",
+           "two integers A:B with 0 <= A <= B", [&](const std::string& value) {
+             options.keys = parse_pair(value, ':');
+             return options.keys && options.keys->first >= 0 &&
+                    options.keys->first <= options.keys->second;
+           });
+}
+
+void add_execution_options(OptionAdder& add, AttendOptions& options) {
+  add.integer("--query-chunk", options.query_chunk, 1, kNoLimit,
+              "queries handled together (chosen)");
+  add.integer("--key-chunk", options.key_chunk, 1, kNoLimit,
+              "keys summarised before a merge (chosen)");
+  add.integer("--threads", options.threads, 1, 4096, "threads (all that the process may use)");
+  add.text("--memory-limit", "SIZE", "memory above inputs and outputs, such as 64MiB",
+           "a size such as 64MiB, 1GiB, 500MB", [&](const std::string& value) {
+             const auto size = parse_size(value);
+             options.memory_limit = size.value_or(0);
+             return size.has_value();
+           });
+  add.flag("--dry-run", options.dry_run,
+           "say what would be done and how much memory it needs; do nothing");
+  add.flag("--json", options.json, "a JSON record on standard output");
+  add.flag("--quiet", options.quiet, "no progress and no predicted memory on standard error");
+  add.flag("--force", options.force, "overwrite OUTPUT");
+}
+
+void refuse_what_is_to_come(OptionAdder& add) {
+  add.text("--dropout", "P", "", "a number in 0..1",
+           [](const std::string& value) {
+             const auto probability = parse_real(value);
+             if (probability && *probability > 0 && *probability <= 1) {
+               throw Failure(kUsage, "attend: --dropout above 0 is not available in this version");
+             }
+             return probability == 0.0;
+           })
+      ->group("");
+  for (const char* name :
+       {"--seed", "--num-hashes", "--num-buckets", "--chunk-len", "--chunks-before",
+        "--chunks-after", "--dedup", "--wrap", "--key-norm", "--preset", "--local-window",
+        "--query-key-name", "--doutput-name", "--dlse-name", "--rotations-name", "--buckets-name",
+        "--query-buckets-name", "--key-buckets-name"}) {
+    add.not_available(name, true);
+  }
+  for (const char* name : {"--backward", "--whole-buckets", "--diagnose", "--save-buckets"}) {
+    add.not_available(name, false);
+  }
+}
+
+}  // namespace
+
+void add_attend_options(CLI::App& app, AttendOptions& options) {
+  OptionAdder add(app);
+  add_input_options(app, add, options);
+  add_score_options(add, options);
+  add_execution_options(add, options);
+  refuse_what_is_to_come(add);
+}
+
+void check_attend_options(const AttendOptions& options) {
+  const auto npy =
+      static_cast<std::size_t>(std::count_if(options.inputs.begin(), options.inputs.end(), is_npy));
+  const std::size_t count = options.inputs.size();
+  if (!(count == 1 && npy == 0) && !(count == 3 && npy == 3)) {
+    throw Failure(
+        kUsage,
+        fmt::format(
+            "attend: INPUT: expected one .safetensors file or three .npy files (query key value), "
+            "found {} {}, {} of them .npy",
+            count, count == 1 ? "file" : "files", npy),
+        "longspan attend query.npy key.npy value.npy -o output.npy");
+  }
+  const bool renames = std::any_of(options.renamed.begin(), options.renamed.end(),
+                                   [](const auto& entry) { return !entry.second.empty(); });
+  if (npy > 0 && renames) {
+    throw Failure(
+        kUsage,
+        "attend: --NAME-name: expected a .safetensors INPUT, whose tensors have names, found .npy");
+  }
+  if (options.output.empty() && !options.dry_run) {
+    throw Failure(kUsage, "attend: -o OUTPUT: expected a file name, found none",
+                  "--dry-run alone needs no OUTPUT");
+  }
+}
+
+}  // namespace longspan::cli

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Exceptions to exit codes, and errors as text and as JSON.
+#include "failure.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <new>
+
+#include "longspan/error.h"
+#include "record.h"
+#include "signals.h"
+
+namespace longspan::cli {
+namespace {
+
+int exit_code_of(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument:  // options were checked before: it is the tensors
+      return kBadInput;
+    case ErrorCode::kUnsupported:  // a kernel was forced that cannot run here
+      return kUsage;
+    case ErrorCode::kOutOfMemory:
+      return kNoMemory;
+    case ErrorCode::kFile:  // writing is told apart where it happens, see write_output
+      return kBadInput;
+    case ErrorCode::kCancelled:
+    case ErrorCode::kInternal:
+      break;
+  }
+  return kRunTimeFailure;
+}
+
+Failure current_failure() {
+  try {
+    throw;
+  } catch (const Failure& failure) {
+    return failure;
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kCancelled) return interruption();
+    return {exit_code_of(error.code()), error.what(), error.hint()};
+  } catch (const std::bad_alloc&) {
+    return {kNoMemory, "memory: an allocation failed",
+            "use a smaller input, or --memory-limit with fewer --threads"};
+  } catch (const std::exception& error) {
+    return {kRunTimeFailure, error.what()};
+  }
+}
+
+}  // namespace
+
+int report_current_exception(bool json) {
+  const Failure failure = current_failure();
+  const std::string message = printable(failure.what());
+  fmt::print(stderr, "longspan: {}\n", message);
+  if (!failure.hint().empty()) fmt::print(stderr, "hint: {}\n", printable(failure.hint()));
+  if (json) {
+    Json error = {{"code", failure.exit_code()}, {"message", message}};
+    if (!failure.hint().empty()) error["hint"] = printable(failure.hint());
+    Json record = new_record();
+    record["error"] = std::move(error);
+    try {
+      print_record(record);
+    } catch (const Failure&) {  // stdout is gone: the line on stderr has said it
+    }
+  }
+  return failure.exit_code();
+}
+
+void warn(const std::string& message) {
+  fmt::print(stderr, "longspan: warning: {}\n", printable(message));
+}
+
+}  // namespace longspan::cli

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Tensor files for commands: safetensors and npy behind one face, elements as double, output files.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/input_file.h"
+#include "io/safetensors.h"
+#include "io/stored_tensor.h"
+#include "longspan/tensor.h"
+
+namespace longspan::cli {
+
+bool is_npy(const std::string& path);
+
+// A file whose header was checked. An npy file holds one tensor, whose name is "".
+class TensorFile {
+ public:
+  explicit TensorFile(const std::string& path);
+
+  std::span<const io::TensorEntry> entries() const noexcept;
+  const io::TensorEntry* find(const std::string& name) const noexcept;
+  std::map<std::string, std::string> metadata() const;
+  io::StoredTensor read(const io::TensorEntry& entry) const;
+  // The elements from `first` on as doubles (64-bit integers above 2^53 are rounded); only they are
+  // read.
+  void read_doubles(const io::TensorEntry& entry, std::int64_t first, std::span<double> into) const;
+
+ private:
+  std::optional<io::SafetensorsReader> safetensors_;  // or:
+  std::optional<io::InputFile> npy_;
+  io::TensorEntry npy_entry_;
+};
+
+std::int64_t element_count(const io::TensorEntry& entry);
+std::uint64_t byte_count(const io::TensorEntry& entry);
+bool is_floating(io::StoredType type);
+std::int64_t extent(const io::TensorEntry& entry, std::size_t axis);
+
+// A row-major view of memory that holds such a tensor. Throws Failure (exit 3) for a type that
+// attention cannot use and for ranks above 4, naming the tensor.
+ConstTensorView view_of(const io::TensorEntry& entry, const void* data);
+
+// A tensor that we own, row-major, contents undefined.
+struct OwnedTensor {
+  io::StoredTensor storage;
+  TensorView view;
+};
+OwnedTensor make_tensor(DType dtype, const std::vector<std::int64_t>& shape);
+
+// Refuses an existing file without `force` (exit 2) and a missing or unwritable folder (exit 1),
+// before any work.
+void check_output(const std::string& command, const std::string& path, bool force);
+
+// safetensors, or for a name ending in .npy the first tensor alone. Whole or not at all; failures
+// are exit 1.
+void write_output(const std::string& path, std::span<const io::NamedTensor> tensors,
+                  const std::map<std::string, std::string>& metadata);
+
+}  // namespace longspan::cli

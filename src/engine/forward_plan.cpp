@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Plans a forward call.
+#include "engine/forward_plan.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.h"
+#include "base/parallel_for.h"
+#include "engine/forward_worker.h"
+
+namespace longspan::engine {
+namespace {
+
+// Eight panels: keys and values of a block come from memory once and from the cache seven times, and the panels'
+// state (8 * 48 * (64 + 64) * 4 bytes = 196 KiB at head_dim 64) still fits the second level cache.
+constexpr std::int64_t kMostPanels = 8;
+constexpr std::int64_t kTasksPerThread = 4;
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+class Planner {
+ public:
+  Planner(const ForwardCall<T>& call, const ForwardShape& shape, const Execution& execution)
+      : call_(call), shape_(shape), execution_(execution) {
+    group_ = shape.num_heads_kv > 0 ? shape.num_heads / shape.num_heads_kv : 1;
+    lists_ = shape.batch * shape.num_heads_kv;
+    const std::int64_t lanes = call.kernel->lanes;
+    // Panels of equal width: 64 queries are 32 + 32, not 48 + 16.
+    const std::int64_t vectors = std::max<std::int64_t>(ceil_div(shape.seqlen_q, lanes), 1);
+    const std::int64_t panels = ceil_div(vectors, call.kernel->vectors);
+    plan_.rows_per_panel = lanes * ceil_div(vectors, panels);
+    if (execution.query_chunk > 0) {
+      plan_.rows_per_panel = std::min(plan_.rows_per_panel, execution.query_chunk);
+    }
+    units_ = ceil_div(shape.seqlen_q, plan_.rows_per_panel) * group_;
+    requested_threads_ = base::resolve_threads(execution.threads, INT64_MAX);
+  }
+
+  ForwardPlan plan() {
+    choose_panels();
+    fit_memory();
+    cut_tasks();
+    return std::move(plan_);
+  }
+
+ private:
+  std::int64_t tasks_with(std::int64_t panels) const { return lists_ * ceil_div(units_, panels); }
+
+  void choose_panels() {
+    std::int64_t panels = kMostPanels;
+    if (execution_.query_chunk > 0) {
+      panels = ceil_div(execution_.query_chunk, plan_.rows_per_panel) * group_;
+    } else {
+      panels = std::min(panels, lists_ * units_ / (kTasksPerThread * requested_threads_));
+    }
+    set_panels(std::clamp<std::int64_t>(panels, 1, std::max<std::int64_t>(units_, 1)));
+    // Too few tasks for the threads: share the segments of each.
+    plan_.shares_segments =
+        requested_threads_ > 1 && call_.segments.count() > 1 && tasks() < 2 * requested_threads_;
+    set_threads(requested_threads_);
+  }
+
+  // Equal tasks: 11 panels are 6 + 5, not 8 + 3.
+  void set_panels(std::int64_t panels) {
+    plan_.panels_per_task = units_ > 0 ? ceil_div(units_, ceil_div(units_, panels)) : 1;
+    plan_.worker_bytes = ForwardWorker<T>::workspace_bytes(call_, plan_.panels_per_task);
+  }
+
+  std::int64_t tasks() const { return tasks_with(plan_.panels_per_task); }
+
+  void set_threads(int threads) {
+    const std::int64_t work = tasks() * (plan_.shares_segments ? call_.segments.count() : 1);
+    plan_.threads = base::resolve_threads(threads, work);
+    plan_.shared_bytes =
+        plan_.shares_segments
+            ? static_cast<std::size_t>(tasks() * call_.segments.count()) *
+                  ForwardWorker<T>::state_bytes(call_, plan_.panels_per_task)
+            : 0;
+  }
+
+  // First give up sharing, then panels down to two, then threads, then the second panel.
+  void fit_memory() {
+    const std::size_t limit = execution_.memory_limit;
+    if (limit == 0) return;
+    while (plan_.workspace_bytes() > limit) {
+      if (plan_.shares_segments) {
+        plan_.shares_segments = false;
+      } else if (plan_.panels_per_task > 2) {
+        set_panels(plan_.panels_per_task / 2);
+      } else if (plan_.threads > 1) {
+        --requested_threads_;
+      } else if (plan_.panels_per_task > 1) {
+        set_panels(1);
+      } else {
+        base::fail(ErrorCode::kOutOfMemory,
+                   "attention: no plan fits memory_limit; the least workspace is " +
+                       std::to_string(plan_.workspace_bytes()) + " bytes, the limit " +
+                       std::to_string(limit));
+      }
+      set_threads(std::min(requested_threads_, plan_.threads));
+    }
+  }
+
+  void cut_tasks() {
+    const std::int64_t per_task = plan_.panels_per_task;
+    plan_.tasks.reserve(static_cast<std::size_t>(tasks()));
+    for (std::int64_t b = 0; b < shape_.batch; ++b) {
+      for (std::int64_t h = 0; h < shape_.num_heads_kv; ++h) {
+        for (std::int64_t first = 0; first < units_; first += per_task) {
+          PlannedTask task{b, h, first, std::min(units_, first + per_task), 0};
+          for (std::int64_t u = task.first; u < task.last; ++u) count(task, u);
+          plan_.tasks.push_back(task);
+        }
+      }
+    }
+    std::stable_sort(plan_.tasks.begin(), plan_.tasks.end(),
+                     [](const PlannedTask& a, const PlannedTask& b) { return a.tiles > b.tiles; });
+  }
+
+  void count(PlannedTask& task, std::int64_t unit) {
+    const mask::Range queries = plan_.queries_of(unit, group_, shape_.seqlen_q);
+    const mask::Range hull =
+        call_.mask->visible_keys(task.batch, task.head_kv * group_ + unit % group_, queries);
+    const std::int64_t visited = tiles_in(hull);
+    task.tiles += visited;
+    plan_.tiles_visited += visited;
+    plan_.tiles_skipped += tiles_in({0, call_.segments.seqlen_k}) - visited;
+    plan_.pairs += static_cast<double>(queries.size()) * static_cast<double>(hull.size());
+  }
+
+  // Key blocks that a range meets; blocks are counted from the start of each segment.
+  std::int64_t tiles_in(mask::Range keys) const {
+    if (keys.empty()) return 0;
+    const std::int64_t step = call_.kernel->key_block;
+    const std::int64_t length = call_.segments.length;
+    const std::int64_t per_segment = ceil_div(length, step);
+    const auto block_of = [&](std::int64_t key) {
+      return key / length * per_segment + key % length / step;
+    };
+    return block_of(keys.end - 1) - block_of(keys.begin) + 1;
+  }
+
+  const ForwardCall<T>& call_;
+  const ForwardShape& shape_;
+  const Execution& execution_;
+  std::int64_t group_ = 1;
+  std::int64_t lists_ = 0;  // (batch, kv head) pairs
+  std::int64_t units_ = 0;  // panels of one of them
+  int requested_threads_ = 1;
+  ForwardPlan plan_;
+};
+
+}  // namespace
+
+template <class T>
+ForwardPlan plan_forward(const ForwardCall<T>& call, const ForwardShape& shape,
+                         const Execution& execution) {
+  return Planner<T>(call, shape, execution).plan();
+}
+
+template ForwardPlan plan_forward(const ForwardCall<float>&, const ForwardShape&, const Execution&);
+template ForwardPlan plan_forward(const ForwardCall<double>&, const ForwardShape&,
+                                  const Execution&);
+
+}  // namespace longspan::engine

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// The forward pass of one task. Key blocks outside, panels inside: keys and values are read from memory once per block
+// and from the cache for all panels but the first.
+#include "engine/forward_worker.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "engine/finish_lane.h"
+#include "engine/score_terms.h"
+
+namespace longspan::engine {
+namespace {
+
+constexpr std::int64_t kSubTile = 32;  // keys whose visibility is asked for together
+
+}  // namespace
+
+template <class T>
+ForwardWorker<T>::ForwardWorker(const ForwardCall<T>& call, std::int64_t panels,
+                                std::byte* workspace)
+    : call_(call),
+      panels_(panels),
+      panel_width_(std::int64_t{call.kernel->lanes} * call.kernel->vectors),
+      hulls_(static_cast<std::size_t>(panels)),
+      fresh_(static_cast<std::size_t>(panels)),
+      partial_(static_cast<std::size_t>(panels)) {
+  base::Carver carver(workspace);
+  carve(carver);
+  std::byte* states = carver.take<std::byte>(0);
+  total_ = carve_states(states);
+  part_ = carve_states(states + state_bytes(call, panels));
+}
+
+template <class T>
+std::size_t ForwardWorker<T>::workspace_bytes(const ForwardCall<T>& call, std::int64_t panels) {
+  ForwardWorker counted(call, panels, nullptr);
+  base::Carver carver;
+  counted.carve(carver);
+  return carver.used() + 2 * state_bytes(call, panels);
+}
+
+template <class T>
+std::size_t ForwardWorker<T>::state_bytes(const ForwardCall<T>& call, std::int64_t panels) {
+  const std::int64_t width = std::int64_t{call.kernel->lanes} * call.kernel->vectors;
+  return static_cast<std::size_t>(panels) *
+         base::round_up(static_cast<std::size_t>(width * (call.head_dim_v + 2)) * sizeof(T),
+                        base::kAlignment);
+}
+
+template <class T>
+void ForwardWorker<T>::carve(base::Carver& carver) {
+  const std::int64_t block = call_.kernel->key_block;
+  queries_ = carver.take<T>(panels_ * call_.head_dim * panel_width_);
+  scores_ = carver.take<T>(block * panel_width_);
+  probabilities_ = carver.take<T>(block * panel_width_);
+  words_ = carver.take<std::uint64_t>(block);
+  if (call_.packs_keys) {
+    keys_ = carver.take<T>(block * call_.head_dim);
+    values_ = carver.take<T>(block * call_.head_dim_v);
+  }
+  if (call_.bias.data != nullptr) bias_ = carver.take<T>(block * panel_width_);
+  if (call_.alibi_slopes.data != nullptr) {
+    query_positions_ = carver.take<T>(panel_width_);
+    key_positions_ = carver.take<T>(block);
+  }
+}
+
+template <class T>
+std::vector<kernel::PanelState<T>> ForwardWorker<T>::carve_states(std::byte* memory) const {
+  std::vector<State> states(static_cast<std::size_t>(panels_));
+  if (memory == nullptr) return states;
+  const std::size_t bytes = state_bytes(call_, 1);
+  for (State& state : states) {
+    state.reference = reinterpret_cast<T*>(memory);
+    state.sum = state.reference + panel_width_;
+    state.numerator = state.sum + panel_width_;
+    memory += bytes;
+  }
+  return states;
+}
+
+template <class T>
+std::int64_t ForwardWorker<T>::width_of(const PanelRows& rows) const noexcept {
+  const std::int64_t lanes = call_.kernel->lanes;
+  return (rows.count + lanes - 1) / lanes * lanes;
+}
+
+template <class T>
+void ForwardWorker<T>::load_queries(const ForwardTask& task) {
+  for (std::size_t p = 0; p < task.panels.size(); ++p) {
+    const PanelRows& rows = task.panels[p];
+    load_panel(rows.query, rows.first, rows.count, call_.head_dim, width_of(rows),
+               queries_ + static_cast<std::int64_t>(p) * call_.head_dim * panel_width_);
+    hulls_[p] = call_.mask->visible_keys(task.batch, rows.head,
+                                         {rows.first, rows.first + rows.count});
+  }
+}
+
+template <class T>
+void ForwardWorker<T>::clear(const ForwardTask& task, std::int64_t panel,
+                             const State& state) const {
+  const std::int64_t width = width_of(task.panels[panel]);
+  std::fill_n(state.reference, width, -std::numeric_limits<T>::infinity());
+  std::fill_n(state.sum, width, T{0});
+  std::fill_n(state.numerator, width * call_.head_dim_v, T{0});
+}
+
+template <class T>
+void ForwardWorker<T>::run(const ForwardTask& task) {
+  load_queries(task);
+  bool empty = true;
+  for (std::int64_t s = 0; s < call_.segments.count(); ++s) {
+    // The first segment that holds a visible key needs no merge: merging with the identity changes no bit.
+    if (!run_segment(task, call_.segments.at(s), empty ? total_ : part_)) continue;
+    if (!empty) merge_into(task, total_, part_);
+    empty = false;
+  }
+  if (empty) {
+    for (std::size_t p = 0; p < task.panels.size(); ++p) {
+      clear(task, static_cast<std::int64_t>(p), total_[p]);
+    }
+  }
+  finish(task, total_);
+}
+
+template <class T>
+void ForwardWorker<T>::summarize(const ForwardTask& task, std::int64_t segment,
+                                 std::byte* states) {
+  load_queries(task);
+  const std::vector<State> into = carve_states(states);
+  if (!run_segment(task, call_.segments.at(segment), into)) {
+    for (std::size_t p = 0; p < task.panels.size(); ++p) {
+      clear(task, static_cast<std::int64_t>(p), into[p]);
+    }
+  }
+}
+
+template <class T>
+void ForwardWorker<T>::merge(const ForwardTask& task, std::byte* states) {
+  const std::size_t stride = state_bytes(call_, panels_);
+  const std::vector<State> total = carve_states(states);
+  for (std::int64_t s = 1; s < call_.segments.count(); ++s) {
+    merge_into(task, total, carve_states(states + static_cast<std::size_t>(s) * stride));
+  }
+  finish(task, total);
+}
+
+// False, and nothing written, when no panel sees a key of the segment.
+template <class T>
+bool ForwardWorker<T>::run_segment(const ForwardTask& task, mask::Range segment,
+                                   const std::vector<State>& states) {
+  const auto panels = static_cast<std::int64_t>(task.panels.size());
+  const bool visible = std::any_of(hulls_.begin(), hulls_.begin() + panels, [&](mask::Range hull) {
+    return !mask::intersect(hull, segment).empty();
+  });
+  if (!visible) return false;
+  std::fill(partial_.begin(), partial_.end(), std::uint8_t{0});
+  run_blocks(task, segment, 0, panels, states, /*skip_hidden_values=*/false);
+
+  // 0 * NaN is NaN: where a hidden value holds NaN or inf, the panel is done again without touching hidden values.
+  for (std::int64_t p = 0; p < panels; ++p) {
+    const std::int64_t size = width_of(task.panels[p]) * call_.head_dim_v;
+    if (partial_[p] != 0 && !call_.kernel->all_finite(states[p].numerator, size)) {
+      run_blocks(task, segment, p, p + 1, states, /*skip_hidden_values=*/true);
+    }
+  }
+  return true;
+}
+
+template <class T>
+void ForwardWorker<T>::run_blocks(const ForwardTask& task, mask::Range segment,
+                                  std::int64_t first_panel, std::int64_t last_panel,
+                                  const std::vector<State>& states, bool skip_hidden_values) {
+  mask::Range hull{segment.end, segment.begin};
+  for (std::int64_t p = first_panel; p < last_panel; ++p) {
+    clear(task, p, states[p]);
+    fresh_[p] = 1;
+    const mask::Range seen = mask::intersect(hulls_[p], segment);
+    if (seen.empty()) continue;
+    hull = {std::min(hull.begin, seen.begin), std::max(hull.end, seen.end)};
+  }
+  const std::int64_t step = call_.kernel->key_block;
+  const std::int64_t first = segment.begin + (hull.begin - segment.begin) / step * step;
+  for (std::int64_t begin = first; begin < hull.end; begin += step) {
+    if (call_.stop.stop_requested()) base::fail(ErrorCode::kCancelled, "attention: stopped on request");
+    const mask::Range keys = mask::intersect({begin, begin + step}, hull);
+    const RowTile<T> key =
+        load_rows(task.key, keys.begin, keys.size(), call_.head_dim, keys_);
+    const RowTile<T> value =
+        load_rows(task.value, keys.begin, keys.size(), call_.head_dim_v, values_);
+    std::int64_t met = 0;
+    for (std::int64_t p = first_panel; p < last_panel; ++p) {
+      const mask::Range mine = mask::intersect(keys, hulls_[p]);
+      if (mine.empty()) continue;
+      const std::int64_t skipped = mine.begin - keys.begin;
+      run_block(task, p,
+                {mine,
+                 {key.data + skipped * key.stride, key.stride},
+                 {value.data + skipped * value.stride, value.stride},
+                 skip_hidden_values},
+                states[p]);
+      ++met;
+    }
+    if (call_.progress != nullptr && !skip_hidden_values) call_.progress->done += met;
+  }
+}
+
+template <class T>
+void ForwardWorker<T>::run_block(const ForwardTask& task, std::int64_t panel, const Block& block,
+                                 const State& state) {
+  const PanelRows& rows = task.panels[panel];
+  const std::int64_t width = width_of(rows);
+  kernel::ForwardBlock<T> b;
+  if (!call_.mask->everything_visible()) {
+    const mask::Coverage coverage = call_.mask->coverage(
+        task.batch, rows.head, {rows.first, rows.first + rows.count}, block.keys);
+    if (coverage == mask::Coverage::kNone) return;
+    if (coverage == mask::Coverage::kPartial) {
+      b.visible = visibility(task, rows, block.keys);
+      partial_[panel] = 1;
+    }
+  }
+  kernel::ScoreTerms<T> terms;
+  if (call_.has_terms()) {
+    terms.softcap = static_cast<T>(call_.softcap);
+    if (call_.bias.data != nullptr) {
+      if (b.visible == nullptr) std::fill_n(words_, block.keys.size(), ~std::uint64_t{0});
+      if (load_bias(call_.bias, task.batch, rows, block.keys, width, bias_, words_)) {
+        b.visible = words_;
+        partial_[panel] = 1;
+      }
+      terms.bias = bias_;
+    }
+    if (call_.alibi_slopes.data != nullptr) {
+      load_positions(*call_.mask, task.batch, rows, block.keys, width, query_positions_,
+                     key_positions_);
+      terms.alibi_slope = static_cast<T>(call_.alibi_slopes.at(task.batch, rows.head));
+      terms.query_positions = query_positions_;
+      terms.key_positions = key_positions_;
+    }
+    b.terms = &terms;
+  }
+  b.query = queries_ + panel * call_.head_dim * panel_width_;
+  b.key = block.key.data;
+  b.key_stride = block.key.stride;
+  b.value = block.value.data;
+  b.value_stride = block.value.stride;
+  b.keys = block.keys.size();
+  b.head_dim = call_.head_dim;
+  b.head_dim_v = call_.head_dim_v;
+  b.scale = static_cast<T>(call_.scale);
+  b.exponent_scale = call_.exponent_scale();
+  b.exact_reference = call_.exact_reference;
+  b.skip_hidden_values = block.skip_hidden_values;
+  b.fresh = fresh_[panel] != 0;
+  b.scores = scores_;
+  b.probabilities = probabilities_;
+  b.state = state;
+  fresh_[panel] = 0;
+  call_.kernel->forward_block[width / call_.kernel->lanes - 1](b);
+}
+
+// One word per key of a partial tile. Parts that are full or hidden are not asked pair by pair.
+template <class T>
+const std::uint64_t* ForwardWorker<T>::visibility(const ForwardTask& task, const PanelRows& rows,
+                                                  mask::Range keys) {
+  const mask::Range queries{rows.first, rows.first + rows.count};
+  for (std::int64_t begin = keys.begin; begin < keys.end; begin += kSubTile) {
+    const mask::Range part{begin, std::min(begin + kSubTile, keys.end)};
+    std::uint64_t* words = words_ + (begin - keys.begin);
+    switch (call_.mask->coverage(task.batch, rows.head, queries, part)) {
+      case mask::Coverage::kNone:
+        std::fill_n(words, part.size(), std::uint64_t{0});
+        break;
+      case mask::Coverage::kFull:
+        std::fill_n(words, part.size(), ~std::uint64_t{0});
+        break;
+      case mask::Coverage::kPartial:
+        call_.mask->fill_bits(task.batch, rows.head, {rows.first, rows.count},
+                              {part.begin, part.size()},
+                              {words, static_cast<std::size_t>(part.size())});
+        break;
+    }
+  }
+  return words_;
+}
+
+template <class T>
+void ForwardWorker<T>::merge_into(const ForwardTask& task, const std::vector<State>& into,
+                                  const std::vector<State>& part) const {
+  for (std::size_t p = 0; p < task.panels.size(); ++p) {
+    call_.kernel->merge_state(into[p], part[p], width_of(task.panels[p]), call_.head_dim_v);
+  }
+}
+
+template <class T>
+void ForwardWorker<T>::finish(const ForwardTask& task, const std::vector<State>& states) const {
+  const double unit = call_.reference_unit();
+  for (std::size_t p = 0; p < task.panels.size(); ++p) {
+    const PanelRows& rows = task.panels[p];
+    const bool has_sink = call_.sinks.data != nullptr;
+    const double sink = has_sink ? call_.sinks.at(task.batch, rows.head) : 0.0;
+    for (std::int64_t lane = 0; lane < rows.count; ++lane) {
+      finish_lane(rows, states[p], lane, width_of(rows), call_.head_dim_v, unit,
+                  has_sink ? &sink : nullptr);
+    }
+  }
+}
+
+template class ForwardWorker<float>;
+template class ForwardWorker<double>;
+
+}  // namespace longspan::engine

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// One thread's part of a forward call: panels of queries meet the key blocks of a segment, and the summaries of the
+// segments are merged and written out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "engine/forward_call.h"
+
+namespace longspan::engine {
+
+template <class T>
+class ForwardWorker {
+ public:
+  // `workspace` holds workspace_bytes(call, panels) bytes; tasks may have up to `panels` panels.
+  ForwardWorker(const ForwardCall<T>& call, std::int64_t panels, std::byte* workspace);
+  static std::size_t workspace_bytes(const ForwardCall<T>& call, std::int64_t panels);
+
+  // All segments of the task, merged in ascending order, and its results written.
+  void run(const ForwardTask& task);
+
+  // The same in two steps, for tasks whose segments are shared among threads: the summary of one segment goes to
+  // `states` (state_bytes(call, panels) bytes), and the summaries of all segments, one after the other in memory,
+  // become the result.
+  static std::size_t state_bytes(const ForwardCall<T>& call, std::int64_t panels);
+  void summarize(const ForwardTask& task, std::int64_t segment, std::byte* states);
+  void merge(const ForwardTask& task, std::byte* states);
+
+ private:
+  using State = kernel::PanelState<T>;
+  struct Block {  // the part of a key block that one panel meets
+    mask::Range keys;
+    RowTile<T> key;  // row 0 is keys.begin
+    RowTile<T> value;
+    bool skip_hidden_values = false;
+  };
+
+  void carve(base::Carver& carver);
+  std::vector<State> carve_states(std::byte* memory) const;
+  std::int64_t width_of(const PanelRows& rows) const noexcept;
+  void load_queries(const ForwardTask& task);
+  void clear(const ForwardTask& task, std::int64_t panel, const State& state) const;
+  bool run_segment(const ForwardTask& task, mask::Range segment, const std::vector<State>& states);
+  void run_blocks(const ForwardTask& task, mask::Range segment, std::int64_t first_panel,
+                  std::int64_t last_panel, const std::vector<State>& states,
+                  bool skip_hidden_values);
+  void run_block(const ForwardTask& task, std::int64_t panel, const Block& block,
+                 const State& state);
+  const std::uint64_t* visibility(const ForwardTask& task, const PanelRows& rows, mask::Range keys);
+  void merge_into(const ForwardTask& task, const std::vector<State>& into,
+                  const std::vector<State>& part) const;
+  void finish(const ForwardTask& task, const std::vector<State>& states) const;
+
+  const ForwardCall<T>& call_;
+  std::int64_t panels_;
+  std::int64_t panel_width_;
+  std::vector<State> total_;
+  std::vector<State> part_;
+  std::vector<mask::Range> hulls_;      // keys that a panel may see
+  std::vector<std::uint8_t> fresh_;     // nothing is in the panel's state yet
+  std::vector<std::uint8_t> partial_;   // the panel met a tile with hidden pairs in this segment
+  T* queries_ = nullptr;                // [panels][head_dim][width]
+  T* scores_ = nullptr;                 // [key_block][width]
+  T* probabilities_ = nullptr;          // [key_block][width]
+  T* keys_ = nullptr;                   // [key_block][head_dim], when packed
+  T* values_ = nullptr;                 // [key_block][head_dim_v], when packed
+  T* bias_ = nullptr;                   // [key_block][width]
+  T* query_positions_ = nullptr;        // [width]
+  T* key_positions_ = nullptr;          // [key_block]
+  std::uint64_t* words_ = nullptr;      // [key_block]
+};
+
+}  // namespace longspan::engine

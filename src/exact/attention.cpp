@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Exact attention: every query meets every visible key. Decides which panels meet which keys, and hands them to the
+// engine.
+#include "longspan/attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/call_log.h"
+#include "base/check.h"
+#include "base/parallel_for.h"
+#include "engine/forward_plan.h"
+#include "engine/forward_worker.h"
+#include "exact/checked_call.h"
+#include "kernels/registry.h"
+
+namespace longspan {
+namespace exact {
+namespace {
+
+// The results of a call: (output, lse), or the summary (numerator in `output`, sum, max).
+struct Results {
+  ResultAxes output;
+  ResultAxes lse;
+  ResultAxes sum;
+  ResultAxes max;
+};
+
+template <class T>
+class ExactForward {
+ public:
+  ExactForward(const CheckedCall& checked, const AttentionOptions& options,
+               const Execution& execution, bool exact_reference)
+      : checked_(checked),
+        kernel_(kernel::choose_kernel(execution.kernel)),
+        mask_(options.mask, options.query_offset,
+              {checked.batch, checked.num_heads, checked.seqlen_q, checked.seqlen_k},
+              checked.alibi_slopes.data != nullptr) {
+    call_.kernel = &kernel_.template table<T>();
+    call_.mask = &mask_;
+    call_.segments = engine::choose_segments(checked.seqlen_k, execution.key_chunk);
+    call_.head_dim = checked.head_dim;
+    call_.head_dim_v = checked.head_dim_v;
+    call_.scale = checked.scale;
+    call_.softcap = options.softcap;
+    call_.bias = checked.bias;
+    call_.alibi_slopes = checked.alibi_slopes;
+    call_.sinks = checked.sinks;
+    call_.packs_keys = engine::needs_packing<T>(checked.key.source(0, 0)) ||
+                       engine::needs_packing<T>(checked.value.source(0, 0));
+    call_.exact_reference = exact_reference;
+    call_.stop = execution.stop;
+    call_.progress = execution.progress;
+    group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
+    plan_ = engine::plan_forward(
+        call_, {checked.batch, checked.num_heads, checked.num_heads_kv, checked.seqlen_q},
+        execution);
+  }
+
+  AttentionPlan describe() const {
+    AttentionPlan plan;
+    plan.kernel = kernel_.name;
+    plan.threads = plan_.threads;
+    plan.query_chunk = plan_.rows_per_panel * plan_.panels_per_task;
+    plan.key_chunk = call_.segments.length;
+    plan.tasks = static_cast<std::int64_t>(plan_.tasks.size()) *
+                 (plan_.shares_segments ? call_.segments.count() : 1);
+    plan.tiles_visited = plan_.tiles_visited;
+    plan.tiles_skipped = plan_.tiles_skipped;
+    plan.workspace_bytes = plan_.workspace_bytes();
+    plan.flop =
+        2.0 * plan_.pairs * static_cast<double>(checked_.head_dim + checked_.head_dim_v);
+    return plan;
+  }
+
+  void run(const Results& results) {
+    if (call_.progress != nullptr) call_.progress->total += plan_.tiles_visited;
+    const base::Buffer workspace(plan_.workspace_bytes());
+    std::vector<Worker> workers;
+    workers.reserve(static_cast<std::size_t>(plan_.threads));
+    for (int w = 0; w < plan_.threads; ++w) {
+      workers.emplace_back(call_, plan_.panels_per_task,
+                           workspace.data() + static_cast<std::size_t>(w) * plan_.worker_bytes);
+    }
+    if (plan_.shares_segments) {
+      run_shared(results, workers,
+                 workspace.data() + static_cast<std::size_t>(plan_.threads) * plan_.worker_bytes);
+      return;
+    }
+    base::parallel_for(static_cast<std::int64_t>(plan_.tasks.size()), plan_.threads,
+                       [&](std::int64_t t, int w) {
+                         Worker& worker = workers[static_cast<std::size_t>(w)];
+                         worker.engine.run(emit(plan_.tasks[static_cast<std::size_t>(t)], results, worker));
+                       });
+  }
+
+ private:
+  struct Worker {
+    Worker(const engine::ForwardCall<T>& call, std::int64_t panels, std::byte* memory)
+        : engine(call, panels, memory), rows(static_cast<std::size_t>(panels)) {}
+    engine::ForwardWorker<T> engine;
+    std::vector<engine::PanelRows> rows;
+  };
+
+  // Segments of one task go to different threads; whoever finishes the last one merges them in ascending order.
+  void run_shared(const Results& results, std::vector<Worker>& workers, std::byte* states) {
+    const std::int64_t segments = call_.segments.count();
+    const std::size_t segment_bytes =
+        engine::ForwardWorker<T>::state_bytes(call_, plan_.panels_per_task);
+    const auto tasks = static_cast<std::int64_t>(plan_.tasks.size());
+    std::vector<std::atomic<std::int64_t>> open(static_cast<std::size_t>(tasks));
+    for (auto& count : open) count = segments;
+    base::parallel_for(tasks * segments, plan_.threads, [&](std::int64_t n, int w) {
+      Worker& worker = workers[static_cast<std::size_t>(w)];
+      const auto t = static_cast<std::size_t>(n / segments);
+      const engine::ForwardTask task = emit(plan_.tasks[t], results, worker);
+      std::byte* mine = states + t * static_cast<std::size_t>(segments) * segment_bytes;
+      worker.engine.summarize(task, n % segments,
+                              mine + static_cast<std::size_t>(n % segments) * segment_bytes);
+      if (open[t].fetch_sub(1, std::memory_order_acq_rel) == 1) worker.engine.merge(task, mine);
+    });
+  }
+
+  engine::ForwardTask emit(const engine::PlannedTask& planned, const Results& results,
+                           Worker& worker) const {
+    for (std::int64_t u = planned.first; u < planned.last; ++u) {
+      const std::int64_t head = planned.head_kv * group_ + u % group_;
+      const mask::Range queries = plan_.queries_of(u, group_, checked_.seqlen_q);
+      worker.rows[static_cast<std::size_t>(u - planned.first)] = {
+          head,
+          queries.begin,
+          queries.size(),
+          checked_.query.source(planned.batch, head),
+          results.output.target(planned.batch, head),
+          results.lse.target(planned.batch, head),
+          results.sum.target(planned.batch, head),
+          results.max.target(planned.batch, head)};
+    }
+    return {planned.batch, checked_.key.source(planned.batch, planned.head_kv),
+            checked_.value.source(planned.batch, planned.head_kv),
+            std::span(worker.rows).first(static_cast<std::size_t>(planned.last - planned.first))};
+  }
+
+  const CheckedCall& checked_;
+  const kernel::Kernel& kernel_;
+  mask::BoundMask mask_;
+  engine::ForwardCall<T> call_;
+  engine::ForwardPlan plan_;
+  std::int64_t group_ = 1;
+};
+
+// body(ExactForward<T>&) with the T in which this dtype is computed.
+template <class Body>
+auto with_forward(const CheckedCall& checked, const AttentionOptions& options,
+                  const Execution& execution, bool exact_reference, const Body& body) {
+  if (checked.query.dtype == DType::kFloat64) {
+    ExactForward<double> forward(checked, options, execution, exact_reference);
+    return body(forward);
+  }
+  ExactForward<float> forward(checked, options, execution, exact_reference);
+  return body(forward);
+}
+
+std::string log_line(const ConstTensorView& query, const ConstTensorView& key,
+                     const ConstTensorView& value, const AttentionPlan& plan) {
+  return std::string("attention ") + name_of(query.dtype) + ", query " + shape_string(query) +
+         ", key " + shape_string(key) + ", value " + shape_string(value) + ", kernel " +
+         plan.kernel + ", " + std::to_string(plan.threads) + " threads, " +
+         std::to_string(plan.tiles_visited) + " tiles visited, " +
+         std::to_string(plan.tiles_skipped) + " skipped";
+}
+
+}  // namespace
+}  // namespace exact
+
+void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value, Partial result,
+               const AttentionOptions& options, const Execution& execution) {
+  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
+  exact::ResultChecker checker(checked);
+  exact::Results results;
+  results.output = checker.output("output", result.output);
+  results.lse = checker.lse(result.lse);
+  exact::with_forward(checked, options, execution, false, [&](auto& forward) {
+    const base::CallLog log;
+    forward.run(results);
+    log.write([&] { return exact::log_line(query, key, value, forward.describe()); });
+  });
+}
+
+AttentionPlan plan_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                             const AttentionOptions& options, const Execution& execution) {
+  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
+  return exact::with_forward(checked, options, execution, false,
+                             [](auto& forward) { return forward.describe(); });
+}
+
+void summarize_chunk(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                     ChunkSummary into, const AttentionOptions& options,
+                     const Execution& execution) {
+  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
+  base::require(checked.sinks.data == nullptr, [] {
+    return std::string("summarize_chunk: sinks belong to no chunk of keys; expected none");
+  });
+  exact::ResultChecker checker(checked);
+  exact::Results results;
+  results.output = checker.numerator(into.numerator);
+  results.sum = checker.row_numbers("sum", into.sum);
+  results.max = checker.row_numbers("max", into.max);
+  exact::with_forward(checked, options, execution, true,
+                      [&](auto& forward) { forward.run(results); });
+}
+
+}  // namespace longspan

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Checks of inputs and options.
+#include "exact/checked_call.h"
+
+#include <cmath>
+#include <string>
+
+#include "base/check.h"
+#include "base/visit_dtype.h"
+
+namespace longspan::exact {
+namespace {
+
+using base::require;
+
+std::string quoted(const char* name, const ConstTensorView& view) {
+  return std::string(name) + " " + shape_string(view);
+}
+
+std::string number(double x) { return std::to_string(x); }
+
+Rows4 check_rows(const char* name, const ConstTensorView& view, int rank, DType dtype) {
+  require(is_floating(view.dtype), [&] {
+    return std::string("attention: ") + name +
+           " must be float32, float64, float16 or bfloat16; found " + name_of(view.dtype);
+  });
+  require(view.rank >= 2 && view.rank <= 4, [&] {
+    return std::string("attention: ") + name + " must have rank 2, 3 or 4; found rank " +
+           std::to_string(view.rank) + ", " + shape_string(view);
+  });
+  require(view.rank == rank, [&] {
+    return "attention: query, key and value must have one rank; query has " +
+           std::to_string(rank) + ", " + name + " has " + std::to_string(view.rank);
+  });
+  require(view.dtype == dtype, [&] {
+    return std::string("attention: query, key and value must share one dtype; query has ") +
+           name_of(dtype) + ", " + name + " has " + name_of(view.dtype);
+  });
+  const std::int64_t count = element_count(view);
+  require(count == 0 || view.data != nullptr, [&] {
+    return std::string("attention: ") + quoted(name, view) + " has no data (null pointer)";
+  });
+  Rows4 rows;
+  rows.data = view.data;
+  rows.extent = base::extent_of(view);
+  rows.dtype = view.dtype;
+  const int s = rank == 4 ? 1 : 0;
+  rows.shape = {rank == 4 ? view.shape[0] : 1, view.shape[s], rank >= 3 ? view.shape[s + 1] : 1,
+                view.shape[rank - 1]};
+  rows.strides = {rank == 4 ? view.strides[0] : 0, view.strides[s],
+                  rank >= 3 ? view.strides[s + 1] : 0, view.strides[rank - 1]};
+  require(rows.shape[3] > 0, [&] {
+    return std::string("attention: ") + (name[0] == 'v' ? "head_dim_v" : "head_dim") +
+           " must be at least 1; found " + quoted(name, view);
+  });
+  return rows;
+}
+
+void check_agreement(const ConstTensorView& query, const ConstTensorView& key,
+                     const ConstTensorView& value, const CheckedCall& call) {
+  const Rows4& k = call.key;
+  const Rows4& v = call.value;
+  require(k.shape[0] == call.batch && v.shape[0] == call.batch, [&] {
+    return "attention: query, key and value must have the same batch; found " +
+           quoted("query", query) + ", " + quoted("key", key) + ", " + quoted("value", value);
+  });
+  require(k.shape[1] == v.shape[1], [&] {
+    return "attention: key and value must have the same seqlen; key has " +
+           std::to_string(k.shape[1]) + ", value has " + std::to_string(v.shape[1]);
+  });
+  require(k.shape[2] == v.shape[2], [&] {
+    return "attention: key and value must have the same number of heads; key has " +
+           std::to_string(k.shape[2]) + ", value has " + std::to_string(v.shape[2]);
+  });
+  require(call.query.shape[3] == k.shape[3], [&] {
+    return "attention: query and key must have the same head_dim; query has " +
+           std::to_string(call.query.shape[3]) + ", key has " + std::to_string(k.shape[3]);
+  });
+  const bool divides = call.num_heads_kv == 0 ? call.num_heads == 0
+                                              : call.num_heads % call.num_heads_kv == 0;
+  require(divides, [&] {
+    return "attention: num_heads must be a multiple of num_heads_kv; query has " +
+           std::to_string(call.num_heads) + " heads, key has " + std::to_string(call.num_heads_kv);
+  });
+}
+
+double check_scale(const AttentionOptions& options, std::int64_t head_dim) {
+  const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim)));
+  require(std::isfinite(scale),
+          [&] { return "attention: scale must be finite; found " + number(scale); });
+  require(std::isfinite(options.softcap) && options.softcap >= 0, [&] {
+    return "attention: softcap must be finite and not negative (0 is off); found " +
+           number(options.softcap);
+  });
+  return scale;
+}
+
+void check_floating(const char* name, const ConstTensorView& view) {
+  require(is_floating(view.dtype), [&] {
+    return std::string("attention: ") + name + " must be floating; found " + name_of(view.dtype);
+  });
+  require(view.rank >= 0 && view.rank <= kMaxRank, [&] {
+    return std::string("attention: ") + name + " must have rank 0 to 4; found " +
+           shape_string(view);
+  });
+  const std::int64_t count = element_count(view);
+  require(count == 0 || view.data != nullptr, [&] {
+    return std::string("attention: ") + quoted(name, view) + " has no data (null pointer)";
+  });
+}
+
+engine::BiasSource check_bias(const ConstTensorView& bias, const CheckedCall& call) {
+  engine::BiasSource source;
+  if (!is_given(bias)) return source;
+  check_floating("bias", bias);
+  const std::int64_t full[4] = {call.batch, call.num_heads, call.seqlen_q, call.seqlen_k};
+  for (int axis = 0; axis < bias.rank; ++axis) {  // aligned at the right, as in NumPy
+    const int at = 4 - bias.rank + axis;
+    const std::int64_t extent = bias.shape[axis];
+    require(extent == 1 || extent == full[at], [&] {
+      return "attention: bias must be broadcastable to [batch, num_heads, seqlen_q, seqlen_k] = [" +
+             std::to_string(full[0]) + ", " + std::to_string(full[1]) + ", " +
+             std::to_string(full[2]) + ", " + std::to_string(full[3]) + "]; found " +
+             shape_string(bias);
+    });
+    source.strides[at] = extent == 1 ? 0 : bias.strides[axis];
+  }
+  source.data = bias.data;
+  source.dtype = bias.dtype;
+  return source;
+}
+
+// [num_heads], or [batch, num_heads] where `per_batch` allows it.
+engine::HeadSource check_head_numbers(const char* name, const ConstTensorView& view,
+                                      const CheckedCall& call, bool per_batch) {
+  engine::HeadSource source;
+  if (!is_given(view)) return source;
+  check_floating(name, view);
+  const bool by_head = view.rank == 1 && view.shape[0] == call.num_heads;
+  const bool by_batch = per_batch && view.rank == 2 && view.shape[0] == call.batch &&
+                        view.shape[1] == call.num_heads;
+  require(by_head || by_batch, [&] {
+    return std::string("attention: ") + name + " must have shape [num_heads] = [" +
+           std::to_string(call.num_heads) + "]" +
+           (per_batch ? " or [batch, num_heads]" : "") + "; found " + shape_string(view);
+  });
+  source.data = view.data;
+  source.dtype = view.dtype;
+  source.strides[0] = by_batch ? view.strides[0] : 0;
+  source.strides[1] = view.strides[view.rank - 1];
+  return source;
+}
+
+void check_execution(const Execution& execution) {
+  const auto not_negative = [](const char* name, std::int64_t x) {
+    require(x >= 0, [&] {
+      return std::string("attention: ") + name + " must not be negative (0: chosen); found " +
+             std::to_string(x);
+    });
+  };
+  not_negative("threads", execution.threads);
+  not_negative("query_chunk", execution.query_chunk);
+  not_negative("key_chunk", execution.key_chunk);
+}
+
+}  // namespace
+
+engine::RowSource Rows4::source(std::int64_t batch, std::int64_t head) const noexcept {
+  const std::int64_t offset = batch * strides[0] + head * strides[2];
+  return {static_cast<const std::byte*>(data) + offset * static_cast<std::int64_t>(size_of(dtype)),
+          dtype, strides[1], strides[3]};
+}
+
+CheckedCall check_call(const ConstTensorView& query, const ConstTensorView& key,
+                       const ConstTensorView& value, const AttentionOptions& options,
+                       const Execution& execution) {
+  CheckedCall call;
+  call.rank = query.rank;
+  call.query = check_rows("query", query, query.rank, query.dtype);
+  call.key = check_rows("key", key, query.rank, query.dtype);
+  call.value = check_rows("value", value, query.rank, query.dtype);
+  call.batch = call.query.shape[0];
+  call.seqlen_q = call.query.shape[1];
+  call.num_heads = call.query.shape[2];
+  call.seqlen_k = call.key.shape[1];
+  call.num_heads_kv = call.key.shape[2];
+  call.head_dim = call.query.shape[3];
+  call.head_dim_v = call.value.shape[3];
+  check_agreement(query, key, value, call);
+  call.scale = check_scale(options, call.head_dim);
+  call.bias = check_bias(options.bias, call);
+  call.alibi_slopes = check_head_numbers("alibi_slopes", options.alibi_slopes, call, true);
+  call.sinks = check_head_numbers("sinks", options.sinks, call, false);
+  check_execution(execution);
+  return call;
+}
+
+}  // namespace longspan::exact

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// One panel of queries meets one block of keys: scores, probabilities, values. Two score paths:
+//   fused   scores leave the registers as probabilities and are never stored (scale and mask only);
+//   stored  scores are stored, pass through softcap, bias and ALiBi, and get a new reference where one is needed.
+// The fused path keeps an old reference and looks only at the block's sum of probabilities: all are > 0, so a sum below
+// kSafeSum bounds each of them, and inf and NaN fail the comparison, too. A block that fails takes the stored path.
+// Only the lanes that left the safe range move their reference: a row's bits do not depend on the rows beside it.
+#if defined(LONGSPAN_KERNELS_FORWARD_BLOCK_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LONGSPAN_KERNELS_FORWARD_BLOCK_INL_H_
+#undef LONGSPAN_KERNELS_FORWARD_BLOCK_INL_H_
+#else
+#define LONGSPAN_KERNELS_FORWARD_BLOCK_INL_H_
+#endif
+
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include <cstdint>
+
+#include "kernels/exp2-inl.h"
+#include "kernels/kernel_table.h"
+#include "kernels/product-inl.h"
+#include "kernels/vector_rule-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace longspan::kernel::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class T, int N>
+class Forward {
+  using D = hn::ScalableTag<T>;
+  using V = hn::Vec<D>;
+  using M = hn::Mask<D>;
+  using Rule = VectorRule<D>;
+  static constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
+  static constexpr std::int64_t kWidth = N * kLanes;
+  static constexpr T kSafeSum = T{4096};  // 2^12: float32 sums of 2^12 parts keep 12 bits below their last block
+
+ public:
+  static HWY_NOINLINE bool block(const ForwardBlock<T>& b) {
+    const bool stored = b.terms != nullptr || b.exact_reference || b.fresh;
+    bool slow = false;
+    if (stored || !fused(b)) {
+      slow = !stored;
+      store_scores(b);
+      finish_stored(b);
+    }
+    add_values(b);
+    return slow;
+  }
+
+ private:
+  static HWY_INLINE M lane_mask(std::uint64_t word, int n) {
+    const std::uint64_t bits = word >> (n * kLanes);
+    return hn::LoadMaskBits(D(), reinterpret_cast<const std::uint8_t*>(&bits));
+  }
+
+  // Do all lanes see all of these keys (word = kAllLanes), or none any of them (word = 0)?
+  static HWY_INLINE bool all_equal(const std::uint64_t* words, int rows, std::uint64_t word) {
+    std::uint64_t differ = 0;
+    for (int r = 0; r < rows; ++r) differ |= words[r] ^ word;
+    return (differ & kAllLanes) == 0;
+  }
+  static constexpr std::uint64_t kAllLanes =
+      kWidth == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << (kWidth % 64)) - 1;
+
+  // Calls body(std::integral_constant<int, R>, first) for groups of kRows rows and the rest.
+  template <int R, class Body>
+  static HWY_INLINE void rest_of(std::int64_t first, std::int64_t rest, const Body& body) {
+    if constexpr (R > 0) {
+      if (rest == R) {
+        body.template run<R>(first);
+      } else {
+        rest_of<R - 1>(first, rest, body);
+      }
+    }
+  }
+  template <class Body>
+  static HWY_INLINE void for_row_groups(std::int64_t rows, const Body& body) {
+    std::int64_t first = 0;
+    for (; first + kRows <= rows; first += kRows) body.template run<kRows>(first);
+    rest_of<kRows - 1>(first, rows - first, body);
+  }
+
+  template <int R>
+  static HWY_INLINE void score_tile(const ForwardBlock<T>& b, std::int64_t first, V (&acc)[R][N]) {
+    const D d;
+    LONGSPAN_UNROLL
+    for (int r = 0; r < R; ++r) {
+      LONGSPAN_UNROLL
+      for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(d);
+    }
+    multiply<Layout::kRowMajor, R, N>(d, b.key + first * b.key_stride, b.key_stride, b.head_dim,
+                                      b.query, acc);
+  }
+
+  // What the fused path reads and sums beside the products, in memory between tiles.
+  struct FusedState {
+    alignas(64) T sum[kWidth];
+    T scale;
+    const T* reference;
+    Exp2Constants<T> exp2;
+  };
+
+  struct FusedRows {
+    const ForwardBlock<T>& b;
+    FusedState& state;
+    template <int R>
+    HWY_INLINE void run(std::int64_t first) const {
+      const D d;
+      T* out = b.probabilities + first * kWidth;
+      const std::uint64_t* words = b.visible == nullptr ? nullptr : b.visible + first;
+      if (words != nullptr && all_equal(words, R, 0)) {
+        for (std::int64_t i = 0; i < R * kWidth; i += kLanes) hn::Store(hn::Zero(d), d, out + i);
+        return;
+      }
+      V acc[R][N];
+      score_tile<R>(b, first, acc);
+      if (words == nullptr || all_equal(words, R, kAllLanes)) {
+        finish<R, false>(acc, nullptr, out);
+      } else {
+        finish<R, true>(acc, words, out);
+      }
+    }
+    template <int R, bool kMasked>
+    HWY_INLINE void finish(V (&acc)[R][N], const std::uint64_t* words, T* out) const {
+      const D d;
+      FusedState& s = *opaque(&state);
+      LONGSPAN_UNROLL
+      for (int n = 0; n < N; ++n) {
+        const V reference = hn::Load(d, s.reference + n * kLanes);
+        const V scale = hn::Set(d, s.scale);
+        V sum = hn::Load(d, s.sum + n * kLanes);
+        LONGSPAN_UNROLL
+        for (int r = 0; r < R; ++r) {
+          V p = exp2_of(d, hn::MulSub(acc[r][n], scale, reference), s.exp2);
+          if (kMasked) p = hn::IfThenElseZero(lane_mask(words[r], n), p);
+          sum = hn::Add(sum, p);
+          hn::Store(p, d, out + r * kWidth + n * kLanes);
+        }
+        hn::Store(sum, d, s.sum + n * kLanes);
+      }
+    }
+  };
+
+  // True when every lane's sum stayed in the safe range; the state's sums are then up to date.
+  static HWY_INLINE bool fused(const ForwardBlock<T>& b) {
+    const D d;
+    FusedState state{{}, b.exponent_scale, b.state.reference, kExp2Constants<T>};
+    for_row_groups(b.keys, FusedRows{b, state});
+    bool safe = true;
+    for (std::int64_t l = 0; l < kWidth; l += kLanes) {
+      safe = safe && hn::AllTrue(d, hn::Lt(hn::Load(d, state.sum + l), hn::Set(d, kSafeSum)));
+    }
+    if (!safe) return false;
+    for (std::int64_t l = 0; l < kWidth; l += kLanes) {
+      T* total = b.state.sum + l;
+      hn::Store(hn::Add(hn::Load(d, total), hn::Load(d, state.sum + l)), d, total);
+    }
+    return true;
+  }
+
+  struct StoredRows {
+    const ForwardBlock<T>& b;
+    template <int R>
+    HWY_INLINE void run(std::int64_t first) const {
+      const D d;
+      V acc[R][N];
+      score_tile<R>(b, first, acc);
+      LONGSPAN_UNROLL
+      for (int r = 0; r < R; ++r) {
+        LONGSPAN_UNROLL
+        for (int n = 0; n < N; ++n) {
+          hn::Store(acc[r][n], d, b.scores + (first + r) * kWidth + n * kLanes);
+        }
+      }
+    }
+  };
+
+  // scores[key][lane] = the dot products, or with terms the finished scores in natural units.
+  static HWY_INLINE void store_scores(const ForwardBlock<T>& b) {
+    for_row_groups(b.keys, StoredRows{b});
+    if (b.terms == nullptr) return;
+    const D d;
+    const ScoreTerms<T>& terms = *b.terms;
+    for (std::int64_t k = 0; k < b.keys; ++k) {
+      for (std::int64_t l = 0; l < kWidth; l += kLanes) {
+        T* at = b.scores + k * kWidth + l;
+        V s = hn::Mul(hn::Load(d, at), hn::Set(d, b.scale));
+        if (terms.softcap > 0) {
+          const V cap = hn::Set(d, terms.softcap);
+          s = hn::Mul(cap, hn::Tanh(d, hn::Div(s, cap)));
+        }
+        if (terms.bias != nullptr) s = hn::Add(s, hn::Load(d, terms.bias + k * kWidth + l));
+        if (terms.query_positions != nullptr) {
+          const V distance = hn::Abs(hn::Sub(hn::Load(d, terms.query_positions + l),
+                                         hn::Set(d, terms.key_positions[k])));
+          s = hn::NegMulAdd(hn::Set(d, terms.alibi_slope), distance, s);
+        }
+        hn::Store(s, d, at);
+      }
+    }
+  }
+
+  static HWY_INLINE M visible_lanes(const ForwardBlock<T>& b, std::int64_t key, int n) {
+    return lane_mask(b.visible == nullptr ? kAllLanes : b.visible[key], n);
+  }
+
+  // probabilities and their sum for one vector of lanes, relative to `reference`.
+  static HWY_INLINE V exponentiate(const ForwardBlock<T>& b, int n, V scale, V reference) {
+    const D d;
+    V sum = hn::Zero(d);
+    for (std::int64_t k = 0; k < b.keys; ++k) {
+      const V s = hn::Load(d, b.scores + k * kWidth + n * kLanes);
+      const V p = hn::IfThenElseZero(visible_lanes(b, k, n),
+                                     exp2_of(d, hn::MulSub(s, scale, reference)));
+      sum = hn::Add(sum, p);
+      hn::Store(p, d, b.probabilities + k * kWidth + n * kLanes);
+    }
+    return sum;
+  }
+
+  static HWY_INLINE V visible_maximum(const ForwardBlock<T>& b, int n, V scale) {
+    const D d;
+    const V lowest = hn::Neg(hn::Inf(d));
+    V best = lowest;
+    for (std::int64_t k = 0; k < b.keys; ++k) {
+      const V s = hn::Mul(hn::Load(d, b.scores + k * kWidth + n * kLanes), scale);
+      best = hn::Max(best, hn::IfThenElse(visible_lanes(b, k, n), s, lowest));
+    }
+    return best;
+  }
+
+  // From stored scores to probabilities: lanes whose sum would leave the safe range move their reference to the
+  // block's maximum, by the merge rule, the block being a part with that reference.
+  static HWY_INLINE void finish_stored(const ForwardBlock<T>& b) {
+    const D d;
+    const V zero = hn::Zero(d);
+    const V lowest = hn::Neg(hn::Inf(d));
+    const V scale = hn::Set(d, b.exponent_scale);
+    for (int n = 0; n < N; ++n) {
+      const V old = hn::Load(d, b.state.reference + n * kLanes);
+      const V best = visible_maximum(b, n, scale);
+      M moves = b.exact_reference ? hn::Gt(best, old) : hn::Eq(old, lowest);
+      for (;;) {
+        const V moved = hn::IfThenElse(moves, hn::Max(best, old), old);
+        // -inf as reference means nothing was seen; 0 stands in for it so that -inf - -inf does not arise.
+        const V usable = hn::IfThenElse(hn::Eq(moved, lowest), zero, moved);
+        const V sum = exponentiate(b, n, scale, usable);
+        const M unsafe = hn::AndNot(moves, hn::Not(hn::Lt(sum, hn::Set(d, kSafeSum))));
+        if (!hn::AllFalse(d, unsafe)) {
+          moves = hn::Or(moves, unsafe);
+          continue;
+        }
+        V reference = old;
+        V total = hn::Load(d, b.state.sum + n * kLanes);
+        // A lane that stayed has moved == old: its weights are exactly 1.
+        const auto weights = Rule::merge(reference, total, moved, sum);
+        hn::Store(reference, d, b.state.reference + n * kLanes);
+        hn::Store(total, d, b.state.sum + n * kLanes);
+        if (!hn::AllFalse(d, moves)) {
+          for (std::int64_t i = 0; i < b.head_dim_v; ++i) {
+            T* at = b.state.numerator + i * kWidth + n * kLanes;
+            hn::Store(hn::Mul(hn::Load(d, at), weights.into), d, at);
+          }
+        }
+        break;
+      }
+    }
+  }
+
+  struct ValueRows {
+    const ForwardBlock<T>& b;
+    template <int R>
+    HWY_INLINE void run(std::int64_t first) const {
+      const D d;
+      V acc[R][N];
+      LONGSPAN_UNROLL
+      for (int r = 0; r < R; ++r) {
+        LONGSPAN_UNROLL
+        for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(d);
+      }
+      if (b.skip_hidden_values && b.visible != nullptr) {
+        masked_values<R>(first, acc);
+      } else {
+        multiply<Layout::kColumnMajor, R, N>(d, b.value + first, b.value_stride, b.keys,
+                                             b.probabilities, acc);
+      }
+      // The block's sum starts at 0 and is added once: at 65536 keys the error is 7 times smaller.
+      LONGSPAN_UNROLL
+      for (int r = 0; r < R; ++r) {
+        LONGSPAN_UNROLL
+        for (int n = 0; n < N; ++n) {
+          T* at = b.state.numerator + (first + r) * kWidth + n * kLanes;
+          hn::Store(hn::Add(hn::Load(d, at), acc[r][n]), d, at);
+        }
+      }
+    }
+    template <int R>
+    HWY_INLINE void masked_values(std::int64_t first, V (&acc)[R][N]) const {
+      const D d;
+      for (std::int64_t k = 0; k < b.keys; ++k) {
+        LONGSPAN_UNROLL
+        for (int n = 0; n < N; ++n) {
+          const M seen = lane_mask(b.visible[k], n);
+          const V p = hn::Load(d, b.probabilities + k * kWidth + n * kLanes);
+          LONGSPAN_UNROLL
+          for (int r = 0; r < R; ++r) {
+            const V v = hn::Set(d, b.value[k * b.value_stride + first + r]);
+            acc[r][n] = hn::IfThenElse(seen, hn::MulAdd(v, p, acc[r][n]), acc[r][n]);
+          }
+        }
+      }
+    }
+  };
+
+  static HWY_INLINE void add_values(const ForwardBlock<T>& b) {
+    for_row_groups(b.head_dim_v, ValueRows{b});
+  }
+};
+
+template <class T>
+bool all_finite(const T* values, std::int64_t count) {
+  const hn::ScalableTag<T> d;
+  auto sum = hn::Zero(d);  // x - x is 0, or NaN for inf and NaN
+  for (std::int64_t i = 0; i < count; i += static_cast<std::int64_t>(hn::Lanes(d))) {
+    const auto x = hn::Load(d, values + i);
+    sum = hn::Add(sum, hn::Sub(x, x));
+  }
+  return hn::AllTrue(d, hn::Eq(sum, hn::Zero(d)));
+}
+
+template <class T>
+void merge_state(const PanelState<T>& into, const PanelState<T>& part, std::int64_t width,
+                 std::int64_t head_dim_v) {
+  using D = hn::ScalableTag<T>;
+  const D d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  for (std::int64_t l = 0; l < width; l += lanes) {
+    auto reference = hn::Load(d, into.reference + l);
+    auto sum = hn::Load(d, into.sum + l);
+    const auto weights = VectorRule<D>::merge(reference, sum, hn::Load(d, part.reference + l),
+                                              hn::Load(d, part.sum + l));
+    hn::Store(reference, d, into.reference + l);
+    hn::Store(sum, d, into.sum + l);
+    for (std::int64_t i = 0; i < head_dim_v; ++i) {
+      T* at = into.numerator + i * width + l;
+      hn::Store(VectorRule<D>::combine(weights, hn::Load(d, at),
+                                       hn::Load(d, part.numerator + i * width + l)),
+                d, at);
+    }
+  }
+}
+
+}  // namespace longspan::kernel::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// The micro-kernel of every product: C[R][N vectors] += sum_k A(r, k) * B[k][N vectors]. A is read one scalar at a
+// time (broadcast from memory), B and C are rows of lanes. C stays in registers.
+//   registers: R * N accumulators + N of B + 1 broadcast. AVX-512 and NEON have 32, AVX2 and SSE 16.
+#if defined(LONGSPAN_KERNELS_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LONGSPAN_KERNELS_PRODUCT_INL_H_
+#undef LONGSPAN_KERNELS_PRODUCT_INL_H_
+#else
+#define LONGSPAN_KERNELS_PRODUCT_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstdint>
+
+// Loops over the registers of a tile must be unrolled whole: an array of vectors that is indexed at run time lives in
+// memory.
+#ifndef LONGSPAN_UNROLL
+#if HWY_COMPILER_CLANG
+#define LONGSPAN_UNROLL _Pragma("clang loop unroll(full)")
+#define LONGSPAN_UNROLL_4 _Pragma("clang loop unroll_count(4)")
+#else
+#define LONGSPAN_UNROLL _Pragma("GCC unroll 16")
+#define LONGSPAN_UNROLL_4 _Pragma("GCC unroll 4")
+#endif
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace longspan::kernel::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Rows of A handled together.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+inline constexpr int kRows = 8;
+#else
+inline constexpr int kRows = 5;
+#endif
+
+// How A(r, k) lies in memory.
+enum class Layout {
+  kRowMajor,     // a[r * stride + k]: rows of keys meet a panel of queries
+  kColumnMajor,  // a[k * stride + r]: components of values meet a panel of probabilities
+};
+
+template <Layout kLayout, int R, int N, class D, class T = hn::TFromD<D>>
+HWY_INLINE void multiply(D d, const T* HWY_RESTRICT a, std::int64_t stride, std::int64_t depth,
+                         const T* HWY_RESTRICT b, hn::Vec<D> (&c)[R][N]) {
+  constexpr std::int64_t kWidth = N * static_cast<std::int64_t>(hn::MaxLanes(D()));
+  LONGSPAN_UNROLL_4
+  for (std::int64_t k = 0; k < depth; ++k) {
+    hn::Vec<D> row[N];
+    LONGSPAN_UNROLL
+    for (int n = 0; n < N; ++n) row[n] = hn::Load(d, b + k * kWidth + n * hn::MaxLanes(D()));
+    LONGSPAN_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const T scalar = kLayout == Layout::kRowMajor ? a[r * stride + k] : a[k * stride + r];
+      const hn::Vec<D> broadcast = hn::Set(d, scalar);
+      LONGSPAN_UNROLL
+      for (int n = 0; n < N; ++n) c[r][n] = hn::MulAdd(broadcast, row[n], c[r][n]);
+    }
+  }
+}
+
+}  // namespace longspan::kernel::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle

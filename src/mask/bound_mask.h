@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// A mask bound to the shapes of one call: validated once, then asked three questions by the engine.
+// Which keys can a range of queries see (and the inverse), is a tile hidden, full or partial, and
+// which bits does a partial tile have.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "longspan/mask.h"
+#include "mask/alignment.h"
+#include "mask/band.h"
+#include "mask/dense.h"
+#include "mask/tile.h"
+
+namespace longspan::mask {
+
+class BoundMask {
+ public:
+  // Validates every term against the shapes and resolves offsets; `call_offset` serves the terms
+  // that have none. `positions_needed`: something beside the mask (ALiBi) compares positions, so
+  // the offset must be known. Throws Error(kInvalidArgument): what, where, expected, found; an
+  // offset that must be said names both choices. The tensors of the mask must outlive the object;
+  // its small arrays (lengths, boundaries) are copied.
+  BoundMask(const Mask& mask, const QueryOffset& call_offset, const CallShape& shape,
+            bool positions_needed = false);
+
+  // No pair of the call is hidden: also where a causal mask hides nothing, as for one query at the
+  // end.
+  bool everything_visible() const noexcept { return everything_visible_; }
+
+  // The smallest known range that holds every key that some query of the range can see (a superset:
+  // hull), and its inverse. Empty when nothing is visible. Tight unless a dense mask or a predicate
+  // takes part: these never narrow it. noexcept: ranges lie inside the shape.
+  Range visible_keys(std::int64_t batch, std::int64_t head, Range queries) const noexcept;
+  Range visible_queries(std::int64_t batch, std::int64_t head, Range keys) const noexcept;
+
+  // kNone and kFull are certain; kPartial may be said when unsure (dense and others together,
+  // predicates). Empty tiles are kNone. O(log documents), and a scan of the tile for a dense mask.
+  Coverage coverage(std::int64_t batch, std::int64_t head, Range queries,
+                    Range keys) const noexcept;
+
+  // key_words[k] bit l = 1 when query queries[l] may see key keys[k]; queries.count <= 64, bits at
+  // and past it are 0. A predicate is asked only for pairs that the other terms leave visible. May
+  // throw what a predicate throws.
+  void fill_bits(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
+                 std::span<std::uint64_t> key_words) const;
+
+  // Aligned positions, both in the key's coordinates (inside the document when there are documents)
+  // and by the call's offset: ALiBi's distance is |query_position - key_position|. For calls bound
+  // with `positions_needed`.
+  std::int64_t query_position(std::int64_t batch, std::int64_t query) const noexcept;
+  std::int64_t key_position(std::int64_t batch, std::int64_t key) const noexcept;
+
+ private:
+  Bands bands(std::int64_t batch) const noexcept {
+    return Bands(bands_).subspan(first_band_[batch], first_band_[batch + 1] - first_band_[batch]);
+  }
+  void bind_bands(const Mask& mask, const QueryOffset& call_offset, const CallShape& shape);
+  bool hides_nothing(const CallShape& shape) const noexcept;
+
+  Documents documents_;
+  Offset call_offset_;
+  std::vector<Band> bands_;              // the interval terms, batch entry by batch entry
+  std::vector<std::size_t> first_band_;  // [batch + 1]
+  std::vector<Dense> dense_;
+  std::vector<MaskPredicate> predicates_;
+  bool everything_visible_ = false;
+};
+
+}  // namespace longspan::mask

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Dense masks: broadcasting and the scan of a tile.
+#include "mask/dense.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.h"
+
+namespace longspan::mask {
+
+Dense::Dense(const ConstTensorView& tensor, const CallShape& shape)
+    : data_(static_cast<const std::uint8_t*>(tensor.data)) {
+  base::require(is_given(tensor), [] {
+    return std::string("attention: dense mask must be a tensor of bool; found none");
+  });
+  base::require(tensor.dtype == DType::kBool, [&] {
+    return std::string("attention: dense mask must be bool; found ") + name_of(tensor.dtype);
+  });
+  base::require(tensor.rank >= 0 && tensor.rank <= kMaxRank, [&] {
+    return "attention: dense mask must have rank 4 at most; found rank " +
+           std::to_string(tensor.rank);
+  });
+  const ConstTensorView full{nullptr,
+                             DType::kBool,
+                             kMaxRank,
+                             {shape.batch, shape.num_heads, shape.seqlen_q, shape.seqlen_k},
+                             {}};
+  for (int axis = 0; axis < tensor.rank; ++axis) {
+    const int to = axis + kMaxRank - tensor.rank;  // axes are aligned at the right
+    const std::int64_t extent = tensor.shape[axis];
+    base::require(extent == full.shape[to] || extent == 1, [&] {
+      return "attention: dense mask must be broadcastable to [batch, num_heads, seqlen_q, "
+             "seqlen_k] = " +
+             shape_string(full) + "; found " + shape_string(tensor);
+    });
+    strides_[to] = extent == 1 ? 0 : tensor.strides[axis];
+  }
+  base::require(tensor.data != nullptr || element_count(tensor) == 0, [&] {
+    return "attention: dense mask has shape " + shape_string(tensor) + " but no data";
+  });
+}
+
+Coverage Dense::coverage(std::int64_t batch, std::int64_t head, Range queries,
+                         Range keys) const noexcept {
+  // A broadcast axis is looked at once.
+  const std::int64_t rows = strides_[2] == 0 ? 1 : queries.size();
+  const std::int64_t columns = strides_[3] == 0 ? 1 : keys.size();
+  bool visible = false, hidden = false;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::uint8_t* at = row(batch, head, queries.begin + r) + keys.begin * strides_[3];
+    std::uint8_t any_visible = 0, any_hidden = 0;
+    if (strides_[3] == 1) {  // said apart so that it vectorises
+      for (std::int64_t k = 0; k < columns; ++k) {
+        any_visible = static_cast<std::uint8_t>(any_visible | (at[k] != 0));
+        any_hidden = static_cast<std::uint8_t>(any_hidden | (at[k] == 0));
+      }
+    } else {
+      for (std::int64_t k = 0; k < columns; ++k) {
+        (at[k * strides_[3]] != 0 ? any_visible : any_hidden) = 1;
+      }
+    }
+    visible = visible || any_visible != 0;
+    hidden = hidden || any_hidden != 0;
+    if (visible && hidden) return Coverage::kPartial;
+  }
+  return visible ? Coverage::kFull : Coverage::kNone;
+}
+
+// Rows outside, keys inside, as memory lies; eight rows at a time meet in bytes, which vectorise,
+// before they enter words.
+void Dense::clear_hidden(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
+                         std::span<std::uint64_t> key_words) const noexcept {
+  constexpr std::int64_t kBlock = 128;
+  for (std::int64_t first = 0; first < keys.count; first += kBlock) {
+    const std::int64_t count = std::min(kBlock, keys.count - first);
+    for (std::int64_t lane = 0; lane < queries.count; lane += 8) {
+      std::array<std::uint8_t, kBlock> visible{};
+      for (std::int64_t r = 0; r < std::min<std::int64_t>(8, queries.count - lane); ++r) {
+        const std::uint8_t* at = row(batch, head, queries[lane + r]);
+        const auto look = [&](std::int64_t k, std::uint8_t element) {
+          visible[k] = static_cast<std::uint8_t>(visible[k] | (element != 0) << r);
+        };
+        if (keys.index == nullptr && strides_[3] == 1) {
+          for (std::int64_t k = 0; k < count; ++k) look(k, at[keys.first + first + k]);
+        } else {
+          for (std::int64_t k = 0; k < count; ++k) look(k, at[keys[first + k] * strides_[3]]);
+        }
+      }
+      for (std::int64_t k = 0; k < count; ++k) {
+        const std::uint64_t hidden = visible[k] ^ 0xFFu;
+        key_words[first + k] &= ~(hidden << lane);
+      }
+    }
+  }
+}
+
+}  // namespace longspan::mask

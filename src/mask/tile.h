@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// The words in which masks are asked and answered: ranges, positions that may be gathered,
+// coverage, the call's shape.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace longspan::mask {
+
+struct Range {  // [begin, end)
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  bool empty() const noexcept { return begin >= end; }
+  std::int64_t size() const noexcept { return end > begin ? end - begin : 0; }
+  bool contains(std::int64_t n) const noexcept { return begin <= n && n < end; }
+};
+
+inline Range intersect(Range a, Range b) noexcept {
+  return {std::max(a.begin, b.begin), std::min(a.end, b.end)};
+}
+
+// Indices along an axis: first, first + 1, ... or, when `index` is given, index[0], index[1], ...
+// (any order).
+struct Positions {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+  const std::int32_t* index = nullptr;
+  std::int64_t operator[](std::int64_t n) const noexcept {
+    return index != nullptr ? index[n] : first + n;
+  }
+};
+
+// Farther than any index, yet an index can still be added to it or subtracted from it without
+// overflow.
+inline constexpr std::int64_t kFar = std::int64_t{1} << 61;
+inline constexpr Range kEverywhere{-kFar, kFar};
+
+enum class Coverage : std::uint8_t { kNone, kFull, kPartial };
+
+struct CallShape {
+  std::int64_t batch = 0;
+  std::int64_t num_heads = 0;
+  std::int64_t seqlen_q = 0;
+  std::int64_t seqlen_k = 0;
+};
+
+}  // namespace longspan::mask

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// When a result passes: NaN meets NaN and inf meets inf; the rest by relative L2 (output) or
+// element by element (lse), within the table of each type, or else within 1.5 times the error of
+// the naive program of the same type.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <vector>
+
+#include "longspan/tensor.h"
+#include "reference/attention_reference.h"
+#include "support/tensor.h"
+
+namespace longspan::test {
+
+// |actual - expected| as relative L2 of the whole tensor. `special` is false where NaN or inf stand
+// differently.
+struct Difference {
+  bool special_agree = true;
+  double rel_l2 =
+      0;  // absolute L2 when the expected values are all 0, so that only zeros are equal to zeros
+  double max_abs = 0;
+  std::size_t worst = 0;  // row-major number of the element with max_abs, or of the first that is
+                          // special on one side
+};
+Difference difference(const std::vector<double>& actual, const std::vector<double>& expected);
+
+testing::AssertionResult within_rel_l2(const std::vector<double>& actual,
+                                       const std::vector<double>& expected, double rel_l2);
+// For tensors that are zero in truth, where a relative norm has no meaning.
+testing::AssertionResult within_absolute(const std::vector<double>& actual,
+                                         const std::vector<double>& expected, double absolute);
+// Element by element: absolute + relative |expected|.
+testing::AssertionResult within_elementwise(const std::vector<double>& actual,
+                                            const std::vector<double>& expected, double absolute,
+                                            double relative);
+
+// Rule B of one type, and the floor of rule A (taken of the sum of the absolute terms, so that it
+// also serves outputs that cancel).
+struct Tolerance {
+  double output_rel_l2, lse_absolute, lse_relative, floor;
+};
+// The type of the output decides: a float32 output of float16 inputs is held to float32's row.
+Tolerance tolerance_of(DType output);
+
+// Rule B, or else rule A: `naive` is only run when B is not met.
+testing::AssertionResult matches(const Tensor& output, const Tensor& lse,
+                                 const reference::AttentionResult& truth,
+                                 const std::function<reference::AttentionResult()>& naive);
+
+}  // namespace longspan::test

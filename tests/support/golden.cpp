@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Reads golden files and turns the option string and the tensors of a case into the options of a
+// call.
+#include "support/golden.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <sstream>
+#include <stdexcept>
+
+namespace longspan::test {
+namespace {
+
+constexpr const char* kEnding = ".safetensors";
+
+Mask window_of(const std::string& text) {
+  const std::size_t comma = text.find(',');
+  if (comma == std::string::npos) throw std::invalid_argument("--window " + text);
+  return window(std::stoll(text.substr(0, comma)), std::stoll(text.substr(comma + 1)));
+}
+
+Mask documents_of(const ConstTensorView& cu_seqlens_q, const ConstTensorView& cu_seqlens_k) {
+  if (!is_given(cu_seqlens_q)) return documents(cu_seqlens_k);
+  return documents(cu_seqlens_q, cu_seqlens_k);
+}
+
+}  // namespace
+
+ConstTensorView GoldenCase::find(const std::string& tensor) const {
+  const auto found = tensors.find(tensor);
+  return found == tensors.end() ? ConstTensorView{} : found->second.view();
+}
+
+GoldenCase load_golden(const std::string& path) {
+  const io::SafetensorsReader reader(path);
+  GoldenCase golden;
+  golden.name = std::filesystem::path(path).stem().string();
+  golden.metadata = reader.metadata();
+  for (const io::TensorEntry& entry : reader.entries()) {
+    golden.tensors.emplace(entry.name, reader.read(entry));
+  }
+  return golden;
+}
+
+GoldenCase load_golden(const std::string& folder, const std::string& name) {
+  return load_golden(std::string(LONGSPAN_GOLDEN_DIR) + "/" + folder + "/" + name + kEnding);
+}
+
+std::vector<std::string> golden_names(const std::string& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(LONGSPAN_GOLDEN_DIR) + "/" + folder)) {
+    if (entry.path().extension() == kEnding) names.push_back(entry.path().stem().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+GoldenOptions parse_options(const GoldenCase& golden) {
+  GoldenOptions options;
+  AttentionOptions& attention = options.attention;
+  std::istringstream words(golden.metadata.at("options"));
+  std::string word;
+  const auto argument = [&] {
+    std::string text;
+    if (!(words >> text)) throw std::invalid_argument(word + " without its value");
+    return text;
+  };
+  while (words >> word) {
+    if (word == "--backward") continue;
+    if (word == "--causal") {
+      attention.mask = attention.mask & causal();
+    } else if (word == "--window") {
+      attention.mask = attention.mask & window_of(argument());
+    } else if (word == "--query-offset") {
+      const std::string text = argument();
+      attention.query_offset = text == "end" ? QueryOffset::end() : QueryOffset(std::stoll(text));
+    } else if (word == "--scale") {
+      attention.scale = std::stod(argument());
+    } else if (word == "--softcap") {
+      attention.softcap = std::stod(argument());
+    } else if (word == "--dropout") {
+      options.dropout = std::stod(argument());
+    } else if (word == "--seed") {
+      argument();
+    } else if (word == "--layout") {
+      options.heads_first = argument() == "bhsd";
+    } else if (word == "--query-chunk") {
+      options.execution.query_chunk = std::stoll(argument());
+    } else if (word == "--key-chunk") {
+      options.execution.key_chunk = std::stoll(argument());
+    } else {
+      throw std::invalid_argument("unknown option " + word + " in " + golden.name);
+    }
+  }
+
+  attention.bias = golden.find("bias");
+  attention.alibi_slopes = golden.find("alibi_slopes");
+  attention.sinks = golden.find("sinks");
+  const ConstTensorView visible = golden.find("mask"), lengths = golden.find("key_lengths");
+  const ConstTensorView cu_q = golden.find("cu_seqlens_q"), cu_k = golden.find("cu_seqlens_k");
+  if (is_given(visible)) attention.mask = attention.mask & dense(visible);
+  if (is_given(lengths)) attention.mask = attention.mask & key_lengths(lengths);
+  if (is_given(cu_q) || is_given(cu_k)) attention.mask = attention.mask & documents_of(cu_q, cu_k);
+  return options;
+}
+
+}  // namespace longspan::test

@@ -47,7 +47,7 @@ struct ForwardCall {
   BiasSource bias;
   HeadSource alibi_slopes;
   HeadSource sinks;
-  bool packs_keys = false;       // key or value rows have to be copied before a kernel reads them
+  bool packs_keys = false;       // key or value rows are copied before a kernel reads them
   bool exact_reference = false;  // keep the true maximum (the paper's chunk summary)
   std::stop_token stop;
   Progress* progress = nullptr;

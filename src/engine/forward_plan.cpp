@@ -14,9 +14,11 @@
 namespace longspan::engine {
 namespace {
 
-// Eight panels: keys and values of a block come from memory once and from the cache seven times, and the panels'
-// state (8 * 48 * (64 + 64) * 4 bytes = 196 KiB at head_dim 64) still fits the second level cache.
-constexpr std::int64_t kMostPanels = 8;
+// A key block is read and packed once for all panels of a task, so there should be many; but their queries and state
+// must stay in the second level cache beside it (16 * 48 * (64 + 64) * 4 bytes = 384 KiB at head_dim 64).
+constexpr std::int64_t kPanelBytes = 512 << 10;
+constexpr std::int64_t kLeastPanels = 8;
+constexpr std::int64_t kMostPanels = 16;
 constexpr std::int64_t kTasksPerThread = 4;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -51,7 +53,9 @@ class Planner {
   std::int64_t tasks_with(std::int64_t panels) const { return lists_ * ceil_div(units_, panels); }
 
   void choose_panels() {
-    std::int64_t panels = kMostPanels;
+    const std::int64_t panel_bytes = plan_.rows_per_panel * (call_.head_dim + call_.head_dim_v) *
+                                     static_cast<std::int64_t>(sizeof(T));
+    std::int64_t panels = std::clamp(kPanelBytes / panel_bytes, kLeastPanels, kMostPanels);
     if (execution_.query_chunk > 0) {
       panels = ceil_div(execution_.query_chunk, plan_.rows_per_panel) * group_;
     } else {

@@ -17,6 +17,7 @@ namespace longspan::engine {
 namespace {
 
 constexpr std::int64_t kSubTile = 32;  // keys whose visibility is asked for together
+constexpr std::int64_t kPanelsThatPayForPacking = 4;
 
 }  // namespace
 
@@ -184,15 +185,16 @@ void ForwardWorker<T>::run_blocks(const ForwardTask& task, mask::Range segment,
     if (seen.empty()) continue;
     hull = {std::min(hull.begin, seen.begin), std::max(hull.end, seen.end)};
   }
+  const bool pack = call_.packs_keys && last_panel - first_panel >= kPanelsThatPayForPacking;
   const std::int64_t step = call_.kernel->key_block;
   const std::int64_t first = segment.begin + (hull.begin - segment.begin) / step * step;
   for (std::int64_t begin = first; begin < hull.end; begin += step) {
     if (call_.stop.stop_requested()) base::fail(ErrorCode::kCancelled, "attention: stopped on request");
     const mask::Range keys = mask::intersect({begin, begin + step}, hull);
     const RowTile<T> key =
-        load_rows(task.key, keys.begin, keys.size(), call_.head_dim, keys_);
+        load_rows(task.key, keys.begin, keys.size(), call_.head_dim, pack, keys_);
     const RowTile<T> value =
-        load_rows(task.value, keys.begin, keys.size(), call_.head_dim_v, values_);
+        load_rows(task.value, keys.begin, keys.size(), call_.head_dim_v, pack, values_);
     std::int64_t met = 0;
     for (std::int64_t p = first_panel; p < last_panel; ++p) {
       const mask::Range mine = mask::intersect(keys, hulls_[p]);

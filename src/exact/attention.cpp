@@ -52,8 +52,11 @@ class ExactForward {
     call_.bias = checked.bias;
     call_.alibi_slopes = checked.alibi_slopes;
     call_.sinks = checked.sinks;
-    call_.packs_keys = engine::needs_packing<T>(checked.key.source(0, 0)) ||
-                       engine::needs_packing<T>(checked.value.source(0, 0));
+    const engine::RowSource key = checked.key.source(0, 0);
+    const engine::RowSource value = checked.value.source(0, 0);
+    call_.packs_keys = engine::needs_packing<T>(key) || engine::needs_packing<T>(value) ||
+                       engine::gains_by_packing(key, checked.head_dim) ||
+                       engine::gains_by_packing(value, checked.head_dim_v);
     call_.exact_reference = exact_reference;
     call_.stop = execution.stop;
     call_.progress = execution.progress;

@@ -40,8 +40,9 @@ class Forward {
 
  public:
   static HWY_NOINLINE bool block(const ForwardBlock<T>& b) {
-    const bool stored = b.terms != nullptr || b.exact_reference || b.fresh;
+    const bool stored = b.terms != nullptr || b.exact_reference;
     bool slow = false;
+    if (b.fresh && !stored) first_reference(b);
     if (stored || !fused(b)) {
       slow = !stored;
       store_scores(b);
@@ -160,6 +161,27 @@ class Forward {
       hn::Store(hn::Add(hn::Load(d, total), hn::Load(d, state.sum + l)), d, total);
     }
     return true;
+  }
+
+  // A panel that has seen nothing takes its reference from the first few keys of the block: any number near the scores
+  // will do, and the whole block need not be stored to find one. Lanes that see none of these keys keep -inf, which
+  // sends the block to the stored path if they see a later one.
+  static HWY_INLINE void first_reference(const ForwardBlock<T>& b) {
+    if (b.keys < kRows) return;
+    const D d;
+    V acc[kRows][N];
+    score_tile<kRows>(b, 0, acc);
+    const V scale = hn::Set(d, b.exponent_scale);
+    LONGSPAN_UNROLL
+    for (int n = 0; n < N; ++n) {
+      V best = hn::Neg(hn::Inf(d));
+      LONGSPAN_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const V s = hn::Mul(acc[r][n], scale);
+        best = hn::IfThenElse(hn::And(visible_lanes(b, r, n), hn::Gt(s, best)), s, best);
+      }
+      hn::Store(best, d, b.state.reference + n * kLanes);
+    }
   }
 
   struct StoredRows {

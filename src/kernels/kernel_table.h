@@ -56,7 +56,7 @@ struct ForwardBlock {
   // Values of hidden keys are not multiplied, not even by 0 (0 * NaN is NaN): set to redo a block whose result was not
   // finite. Lanes that see only finite values get the same bits either way.
   bool skip_hidden_values = false;
-  bool fresh = false;           // nothing is in the state yet: skips an attempt that cannot succeed
+  bool fresh = false;           // nothing is in the state yet: find a reference first
   T* scores = nullptr;          // scratch [keys][width]
   T* probabilities = nullptr;   // scratch [keys][width]
   PanelState<T> state;

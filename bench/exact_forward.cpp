@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Exact forward attention in float32 against the multiply-add peak measured in the same run, interleaved: each round
-// measures the peak, the unmasked call and the causal call. Answers are checked before anything is timed.
+// Exact forward attention in float32 against the multiply-add peak measured in the same run,
+// interleaved: each round measures the peak, the unmasked call and the causal call. Answers are
+// checked before anything is timed.
 //
 //   exact_forward [rounds] [kernel]
 #include <algorithm>
@@ -64,7 +65,8 @@ struct Problem {
         for (std::int64_t c = 0; c < d; ++c) score += double{row(query, i)[c]} * row(key, j)[c];
         const double weight = std::exp(score / std::sqrt(static_cast<double>(d)));
         total += weight;
-        for (std::int64_t c = 0; c < d; ++c) sum[static_cast<std::size_t>(c)] += weight * row(value, j)[c];
+        for (std::int64_t c = 0; c < d; ++c)
+          sum[static_cast<std::size_t>(c)] += weight * row(value, j)[c];
       }
       for (std::int64_t c = 0; c < d; ++c) {
         const double truth = sum[static_cast<std::size_t>(c)] / total;
@@ -105,7 +107,8 @@ bool measure(const Shape& shape, const std::string& kernel, int rounds) {
     std::printf("%s: wrong answer, relative error %.2g\n", kernel.c_str(), worst);
     return false;
   }
-  const double flop = 4.0 * static_cast<double>(shape.heads * shape.seqlen * shape.seqlen * shape.head_dim);
+  const double flop =
+      4.0 * static_cast<double>(shape.heads * shape.seqlen * shape.seqlen * shape.head_dim);
   std::vector<double> peaks;
   std::vector<double> rates;
   std::vector<double> shares;
@@ -119,11 +122,12 @@ bool measure(const Shape& shape, const std::string& kernel, int rounds) {
     shares.push_back(peak > 0 ? flop / plain / peak : 0);
     causal_ratios.push_back(masked / plain);
   }
-  std::printf("| %-5s | %lld x %lld, d %lld | %d | %.0f | %.0f | %.1f %% | %.1f %% | %.3f | %.1e |\n",
-              kernel.c_str(), static_cast<long long>(shape.heads),
-              static_cast<long long>(shape.seqlen), static_cast<long long>(shape.head_dim), threads,
-              median(peaks) * 1e-9, median(rates) * 1e-9, 100 * median(shares),
-              100 * *std::max_element(shares.begin(), shares.end()), median(causal_ratios), worst);
+  std::printf(
+      "| %-5s | %lld x %lld, d %lld | %d | %.0f | %.0f | %.1f %% | %.1f %% | %.3f | %.1e |\n",
+      kernel.c_str(), static_cast<long long>(shape.heads), static_cast<long long>(shape.seqlen),
+      static_cast<long long>(shape.head_dim), threads, median(peaks) * 1e-9, median(rates) * 1e-9,
+      100 * median(shares), 100 * *std::max_element(shares.begin(), shares.end()),
+      median(causal_ratios), worst);
   std::fflush(stdout);
   return true;
 }
@@ -131,7 +135,8 @@ bool measure(const Shape& shape, const std::string& kernel, int rounds) {
 int run(int argc, char** argv) {
   const int rounds = argc > 1 ? std::max(1, std::atoi(argv[1])) : 15;
   std::printf(
-      "| kernel | heads x tokens | threads | peak GFLOP/s | GFLOP/s | of peak, median | best | causal / plain time | "
+      "| kernel | heads x tokens | threads | peak GFLOP/s | GFLOP/s | of peak, median | best | "
+      "causal / plain time | "
       "error |\n|---|---|---|---|---|---|---|---|---|\n");
   bool good = true;
   for (const KernelInfo& kernel : kernels()) {

@@ -162,19 +162,32 @@ def leading_paths(words):
     return names
 
 
+def top_folders(root):
+    return {path.name for path in root.iterdir() if path.is_dir()} | set(COUNTED_FOLDERS)
+
+
+def paths_in_picture(root, block):
+    """Words of the other lines of a drawing that begin with a folder of the root."""
+    tops = top_folders(root)
+    for line in block.splitlines():
+        if not re.search(r"[├└]", line):
+            words = re.findall(r"(?<![\w./-])[\w.-]+/[\w./*-]*", line)
+            yield from ([word] for word in words if word.split("/")[0] in tops - {"build", "out"})
+
+
 def paths_in_text(root, text):
     """What stands in backticks and looks like a path here: it begins with a folder of the root, or is a file of it."""
-    tops = {path.name for path in root.iterdir() if path.is_dir()} | set(COUNTED_FOLDERS)
+    tops = top_folders(root)
     for quoted in re.findall(r"`([^`\n]+)`", text):
         word = quoted.strip()
         if not re.fullmatch(r"[\w.*/-]+", word) or word.startswith(("/", "-", "build/", "out/")):
             continue
         if "/" in word and word.split("/")[0] in tops:
-            yield word
+            yield [word]
         elif "/" in word and word.split("/")[0] in FLOORS:
-            yield "src/" + word
+            yield ["src/" + word]
         elif re.fullmatch(r"[\w.-]+\.(md|txt|json)|Makefile|LICENSE", word):
-            yield word
+            yield [word]
 
 
 def check_architecture(root):
@@ -185,9 +198,9 @@ def check_architecture(root):
     text = file.read_text()
     blocks = re.findall(r"```[^\n]*\n(.*?)```", text, re.DOTALL)
     prose = re.sub(r"```[^\n]*\n.*?```", "", text, flags=re.DOTALL)
-    named = [[name] for name in paths_in_text(root, prose)]
+    named = list(paths_in_text(root, prose))
     for block in blocks:
-        named += paths_in_tree(block)
+        named += [*paths_in_tree(block), *paths_in_picture(root, block)]
     for names in named:
         if not any(any(root.glob(name.rstrip("/"))) for name in names):
             yield f"ARCHITECTURE.md: names {names[0]}, which does not exist"

@@ -24,6 +24,11 @@ longspan/
 │   └── engine/  plan.h *.cpp   [3] a list
 └── cli/ src/             [6] main
 ```
+
+```
+[6] cli/                           read/write are no paths
+[1] src/partial/ *   src/mask/     nor is https://example.org/src/gone
+```
 """
 
 GOOD = {
@@ -80,6 +85,7 @@ BAD = {
     "absent file in backticks": ({"ARCHITECTURE.md": "see `GONE.md`"}, "names GONE.md"),
     "absent folder in the tree": ({"ARCHITECTURE.md": ARCHITECTURE.replace("base/ ", "bases/")}, "names src/bases/"),
     "absent file in the tree": ({"ARCHITECTURE.md": ARCHITECTURE.replace("README.md M", "GONE.md M")}, "names GONE.md"),
+    "absent path in a picture": ({"ARCHITECTURE.md": ARCHITECTURE.replace("src/mask/  ", "src/gone/  ")}, "names src/gone/"),
     "absent further file": ({"ARCHITECTURE.md": ARCHITECTURE.replace("plan.h *", "gone.h *")}, "names src/gone.h"),
 }
 

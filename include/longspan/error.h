@@ -18,7 +18,8 @@ enum class ErrorCode {
   kInternal,         // a defect of longspan itself
 };
 
-// what() is one line: `where: what, expected, found`. hint() is empty or one line saying what to do.
+// what() is one line: `where: what, expected, found`. hint() is empty or one line saying what to
+// do.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message, std::string hint = {})

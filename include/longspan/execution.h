@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// How a call is carried out: threads, memory, kernel, chunk sizes. Nothing here changes what is computed beyond
-// rounding, and threads and memory_limit change no bit of it.
+// How a call is carried out: threads, memory, kernel, chunk sizes. Nothing here changes what is
+// computed beyond rounding, and threads and memory_limit change no bit of it.
 #pragma once
 
 #include <atomic>
@@ -14,23 +14,26 @@
 
 namespace longspan {
 
-// Counts work as it is done; may be read from any thread while a call runs. Units are tiles of one size.
+// Counts work as it is done; may be read from any thread while a call runs. Units are tiles of one
+// size.
 struct Progress {
   std::atomic<std::int64_t> done{0};
   std::atomic<std::int64_t> total{0};
 };
 
 struct Execution {
-  int threads = 0;                // 0: all that the process may use (affinity and cgroup respected)
-  std::stop_token stop;           // polled once a key block; a stopped call throws Error(kCancelled)
-  std::size_t memory_limit = 0;   // bytes of workspace the call may allocate; 0: no limit
-  std::int64_t query_chunk = 0;   // queries handled together; 0: chosen
-  std::int64_t key_chunk = 0;     // keys summarised before a merge; 0: chosen from seqlen_k alone
-  std::string kernel;             // a name from kernels(); empty: LONGSPAN_KERNEL, else the best that runs here
-  Progress* progress = nullptr;   // updated while the call runs, when given
+  int threads = 0;               // 0: all that the process may use (affinity and cgroup respected)
+  std::stop_token stop;          // polled once a key block; a stopped call throws Error(kCancelled)
+  std::size_t memory_limit = 0;  // bytes of workspace the call may allocate; 0: no limit
+  std::int64_t query_chunk = 0;  // queries handled together; 0: chosen
+  std::int64_t key_chunk = 0;    // keys summarised before a merge; 0: chosen from seqlen_k alone
+  std::string
+      kernel;  // a name from kernels(); empty: LONGSPAN_KERNEL, else the best that runs here
+  Progress* progress = nullptr;  // updated while the call runs, when given
 };
 
-// Threads that `threads = 0` stands for: min(affinity mask, cgroup CPU quota rounded up), at least 1.
+// Threads that `threads = 0` stands for: min(affinity mask, cgroup CPU quota rounded up), at
+// least 1.
 int available_threads();
 
 struct KernelInfo {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Tensors are views: a pointer, a dtype, a shape and strides. longspan never owns the caller's memory.
+// Tensors are views: a pointer, a dtype, a shape and strides. longspan never owns the caller's
+// memory.
 #pragma once
 
 #include <array>
@@ -22,9 +23,9 @@ enum class DType : std::uint8_t {
   kBool,  // one byte; nonzero is true
 };
 
-std::size_t size_of(DType dtype) noexcept;        // bytes of one element
-const char* name_of(DType dtype) noexcept;        // "float32", "bfloat16", ...
-bool is_floating(DType dtype) noexcept;           // float32, float64, float16, bfloat16
+std::size_t size_of(DType dtype) noexcept;  // bytes of one element
+const char* name_of(DType dtype) noexcept;  // "float32", "bfloat16", ...
+bool is_floating(DType dtype) noexcept;     // float32, float64, float16, bfloat16
 
 inline constexpr int kMaxRank = 4;
 using Extents = std::array<std::int64_t, kMaxRank>;  // entries at and past the rank are not read
@@ -46,7 +47,9 @@ struct TensorView {
   Extents shape{};
   Extents strides{};
 
-  operator ConstTensorView() const { return {data, dtype, rank, shape, strides}; }  // NOLINT(google-explicit-constructor)
+  operator ConstTensorView() const {
+    return {data, dtype, rank, shape, strides};
+  }  // NOLINT(google-explicit-constructor)
 };
 
 // True for a view that was given (an empty tensor is given, too: it has a rank).
@@ -74,7 +77,8 @@ inline ConstTensorView tensor(const double* data, std::initializer_list<std::int
   return tensor(static_cast<const void*>(data), DType::kFloat64, shape);
 }
 
-// Swaps two axes: a [batch, heads, seqlen, dim] tensor is transpose(view, 1, 2) for longspan. No copy.
+// Swaps two axes: a [batch, heads, seqlen, dim] tensor is transpose(view, 1, 2) for longspan. No
+// copy.
 TensorView transpose(TensorView view, int axis_a, int axis_b);
 ConstTensorView transpose(ConstTensorView view, int axis_a, int axis_b);
 

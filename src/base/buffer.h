@@ -43,8 +43,8 @@ class Buffer {
   std::size_t bytes_ = 0;
 };
 
-// Hands out consecutive aligned pieces of a buffer; with no buffer it only counts, so that the plan and the
-// allocation are one piece of code.
+// Hands out consecutive aligned pieces of a buffer; with no buffer it only counts, so that the plan
+// and the allocation are one piece of code.
 class Carver {
  public:
   explicit Carver(std::byte* start = nullptr) : start_(start) {}

@@ -16,7 +16,8 @@ inline void require(bool ok, Message&& message, ErrorCode code = ErrorCode::kInv
   if (!ok) throw Error(code, message());
 }
 
-[[noreturn]] inline void fail(ErrorCode code, const std::string& message, const std::string& hint = {}) {
+[[noreturn]] inline void fail(ErrorCode code, const std::string& message,
+                              const std::string& hint = {}) {
   throw Error(code, message, hint);
 }
 

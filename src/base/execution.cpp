@@ -22,8 +22,8 @@ int affinity_threads() {
   return std::max(1, CPU_COUNT(&set));
 }
 
-// CPU quota of the cgroup, rounded up; 0 when there is none. Version 2 holds "quota period" or "max period" in one
-// file, version 1 holds the two numbers in two.
+// CPU quota of the cgroup, rounded up; 0 when there is none. Version 2 holds "quota period" or "max
+// period" in one file, version 1 holds the two numbers in two.
 int quota_threads() {
   double quota = -1;
   double period = 0;

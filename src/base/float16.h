@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// float16 and bfloat16 as bits: conversions to float32 are exact, from float32 and float64 they round to nearest,
-// ties to even, once. NaN stays NaN (quiet).
+// float16 and bfloat16 as bits: conversions to float32 are exact, from float32 and float64 they
+// round to nearest, ties to even, once. NaN stays NaN (quiet).
 #pragma once
 
 #include <bit>
@@ -25,7 +25,8 @@ inline float to_float(BFloat16 x) noexcept {
   return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
 }
 
-// Exponent and mantissa move as integers, a multiplication by 2^112 re-biases them and makes subnormals normal.
+// Exponent and mantissa move as integers, a multiplication by 2^112 re-biases them and makes
+// subnormals normal.
 inline float to_float(Float16 x) noexcept {
   const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
   const std::uint32_t rest = static_cast<std::uint32_t>(x.bits & 0x7FFFu) << 13;
@@ -74,7 +75,8 @@ inline Float16 from_float<Float16, float>(float x) noexcept {
     half = 0x7E00u;
   } else if (magnitude >= 0x477FF000u) {  // rounds to 65520 or more: inf
     half = 0x7C00u;
-  } else if (magnitude < 0x38800000u) {  // below 2^-14: subnormal; adding 0.5 aligns and rounds the mantissa
+  } else if (magnitude <
+             0x38800000u) {  // below 2^-14: subnormal; adding 0.5 aligns and rounds the mantissa
     const float aligned = std::bit_cast<float>(magnitude) + 0.5f;
     half = std::bit_cast<std::uint32_t>(aligned) - 0x3F000000u;
   } else {
@@ -84,7 +86,8 @@ inline Float16 from_float<Float16, float>(float x) noexcept {
   return {static_cast<std::uint16_t>(sign | half)};
 }
 
-// float64 is first rounded to float32 with a sticky last bit (round to odd), so that the second rounding is the only one.
+// float64 is first rounded to float32 with a sticky last bit (round to odd), so that the second
+// rounding is the only one.
 inline float round_to_odd(double x) noexcept {
   const float nearest = static_cast<float>(x);
   const double back = nearest;

@@ -20,8 +20,8 @@ void parallel_for(std::int64_t tasks, int threads,
   if (threads <= 1 || tasks <= 1 || in_forked_child()) {
     loop.run(0);
   } else {
-    // One TBB task per worker; each drains the shared counter, so late ones find it exhausted. The arena asks for no
-    // more threads than TBB has: it prints a warning otherwise.
+    // One TBB task per worker; each drains the shared counter, so late ones find it exhausted. The
+    // arena asks for no more threads than TBB has: it prints a warning otherwise.
     tbb::task_arena arena(std::min(threads, tbb::info::default_concurrency()));
     arena.execute([&] {
       tbb::parallel_for(

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// From a dtype at run time to an element type: visit_floating(dtype, [](auto tag) { using E = decltype(tag); ... }).
+// From a dtype at run time to an element type: visit_floating(dtype, [](auto tag) { using E =
+// decltype(tag); ... }).
 #pragma once
 
 #include "base/float16.h"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// From the running summary of one query to what is written: (output, lse), or the paper's (numerator, sum, max).
+// From the running summary of one query to what is written: (output, lse), or the paper's
+// (numerator, sum, max).
 #pragma once
 
 #include <cmath>
@@ -22,18 +23,18 @@ inline void store_number(const RowTarget& target, std::int64_t n, double x) noex
   });
 }
 
-// `unit` is what one unit of the reference is in natural units; `sink` is null or the logit of a virtual key of value 0.
+// `unit` is what one unit of the reference is in natural units; `sink` is null or the logit of a
+// virtual key of value 0.
 template <class T>
 void finish_lane(const PanelRows& rows, const kernel::PanelState<T>& state, std::int64_t lane,
-                 std::int64_t width, std::int64_t dim, double unit,
-                 const double* sink) noexcept {
+                 std::int64_t width, std::int64_t dim, double unit, const double* sink) noexcept {
   const std::int64_t n = rows.first + lane;
   double reference = static_cast<double>(state.reference[lane]) * unit;
   double sum = static_cast<double>(state.sum[lane]);
   if (rows.sum.data != nullptr) {
     store_number(rows.max, n, reference);
     store_number(rows.sum, n, sum);
-    store_lane(rows.output, n, state.numerator, lane, dim, width, 1.0);
+    store_lane(rows.output, n, state.numerator, lane, dim, width, T{1});
     return;
   }
   if (sum == 0) {  // nothing seen: 0, whatever stands in the numerator
@@ -41,7 +42,8 @@ void finish_lane(const PanelRows& rows, const kernel::PanelState<T>& state, std:
   }
   double factor = 1;
   if (sink != nullptr) factor = partial::ScalarRule::merge(reference, sum, *sink, 1.0).into;
-  store_lane(rows.output, n, state.numerator, lane, dim, width, sum == 0 ? 0.0 : factor / sum);
+  store_lane(rows.output, n, state.numerator, lane, dim, width,
+             static_cast<T>(sum == 0 ? 0.0 : factor / sum));
   store_number(rows.lse, n, reference + std::log(sum));
 }
 

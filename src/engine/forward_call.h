@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// The words of the engine: what is the same for a whole forward call, and what one task is. Who meets whom is decided
-// by the floor above, which fills these in; the engine only carries them out.
+// The words of the engine: what is the same for a whole forward call, and what one task is. Who
+// meets whom is decided by the floor above, which fills these in; the engine only carries them out.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@
 
 namespace longspan::engine {
 
-// Score terms beyond scale and mask, over the whole call. Strides are those of the broadcast tensor (0 where it has
-// extent 1); a null pointer means that the term is absent.
+// Score terms beyond scale and mask, over the whole call. Strides are those of the broadcast tensor
+// (0 where it has extent 1); a null pointer means that the term is absent.
 struct BiasSource {
   const void* data = nullptr;
   DType dtype = DType::kFloat32;
@@ -56,9 +56,9 @@ struct ForwardCall {
     return softcap > 0 || bias.data != nullptr || alibi_slopes.data != nullptr;
   }
 
-  // Kernels work with logarithms to base 2. The factor to them is rounded to T; dividing the reference by the rounded
-  // factor takes the rounding out of lse again (6e-8 of the score itself, which is the larger part where scores are in
-  // the hundreds).
+  // Kernels work with logarithms to base 2. The factor to them is rounded to T; dividing the
+  // reference by the rounded factor takes the rounding out of lse again (6e-8 of the score itself,
+  // which is the larger part where scores are in the hundreds).
   T exponent_scale() const noexcept {
     return static_cast<T>((has_terms() ? 1.0 : scale) * std::numbers::log2e);
   }
@@ -68,8 +68,8 @@ struct ForwardCall {
   }
 };
 
-// Consecutive queries of one head that are handled as the lanes of one panel. Row n of the sources and targets is
-// query n of the head; absent targets have data == nullptr.
+// Consecutive queries of one head that are handled as the lanes of one panel. Row n of the sources
+// and targets is query n of the head; absent targets have data == nullptr.
 struct PanelRows {
   std::int64_t head = 0;
   std::int64_t first = 0;

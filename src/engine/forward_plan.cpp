@@ -4,6 +4,8 @@
 // Plans a forward call.
 #include "engine/forward_plan.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <string>
 
@@ -14,11 +16,18 @@
 namespace longspan::engine {
 namespace {
 
-// A key block is read and packed once for all panels of a task, so there should be many; but their queries and state
-// must stay in the second level cache beside it (16 * 48 * (64 + 64) * 4 bytes = 384 KiB at head_dim 64).
-constexpr std::int64_t kPanelBytes = 512 << 10;
+// A key block is read and packed once for all panels of a task, so there should be many; but their
+// queries and state must stay in the second level cache beside it: 24 KiB a panel of 48 rows at
+// head_dim 64. A third of the cache is theirs.
 constexpr std::int64_t kLeastPanels = 8;
-constexpr std::int64_t kMostPanels = 16;
+constexpr std::int64_t kMostPanels = 32;
+
+std::int64_t panel_budget() {
+  constexpr std::int64_t kTypical = 1 << 20;
+  static const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);  // 0 or -1 when the system does not say
+  return (found > 0 ? found : kTypical) / 3;
+}
+
 constexpr std::int64_t kTasksPerThread = 4;
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -55,7 +64,7 @@ class Planner {
   void choose_panels() {
     const std::int64_t panel_bytes = plan_.rows_per_panel * (call_.head_dim + call_.head_dim_v) *
                                      static_cast<std::int64_t>(sizeof(T));
-    std::int64_t panels = std::clamp(kPanelBytes / panel_bytes, kLeastPanels, kMostPanels);
+    std::int64_t panels = std::clamp(panel_budget() / panel_bytes, kLeastPanels, kMostPanels);
     if (execution_.query_chunk > 0) {
       panels = ceil_div(execution_.query_chunk, plan_.rows_per_panel) * group_;
     } else {
@@ -79,11 +88,10 @@ class Planner {
   void set_threads(int threads) {
     const std::int64_t work = tasks() * (plan_.shares_segments ? call_.segments.count() : 1);
     plan_.threads = base::resolve_threads(threads, work);
-    plan_.shared_bytes =
-        plan_.shares_segments
-            ? static_cast<std::size_t>(tasks() * call_.segments.count()) *
-                  ForwardWorker<T>::state_bytes(call_, plan_.panels_per_task)
-            : 0;
+    plan_.shared_bytes = plan_.shares_segments
+                             ? static_cast<std::size_t>(tasks() * call_.segments.count()) *
+                                   ForwardWorker<T>::state_bytes(call_, plan_.panels_per_task)
+                             : 0;
   }
 
   // First give up sharing, then panels down to two, then threads, then the second panel.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Which panels of queries are handled together, by how many threads, in which order. Planning decides who computes
-// what, never what is computed: no choice here changes a bit of the result.
+// Which panels of queries are handled together, by how many threads, in which order. Planning
+// decides who computes what, never what is computed: no choice here changes a bit of the result.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct ForwardShape {
   std::int64_t seqlen_q = 0;
 };
 
-// Panels first .. last of one (batch, kv head). Panel u holds queries of head u % group and of the query range
-// u / group, so that the heads of a group share the keys that they read.
+// Panels first .. last of one (batch, kv head). Panel u holds queries of head u % group and of the
+// query range u / group, so that the heads of a group share the keys that they read.
 struct PlannedTask {
   std::int64_t batch = 0;
   std::int64_t head_kv = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// The forward pass of one task. Key blocks outside, panels inside: keys and values are read from memory once per block
-// and from the cache for all panels but the first.
+// The forward pass of one task. Key blocks outside, panels inside: keys and values are read from
+// memory once per block and from the cache for all panels but the first.
 #include "engine/forward_worker.h"
 
 #include <algorithm>
@@ -97,8 +97,8 @@ void ForwardWorker<T>::load_queries(const ForwardTask& task) {
     const PanelRows& rows = task.panels[p];
     load_panel(rows.query, rows.first, rows.count, call_.head_dim, width_of(rows),
                queries_ + static_cast<std::int64_t>(p) * call_.head_dim * panel_width_);
-    hulls_[p] = call_.mask->visible_keys(task.batch, rows.head,
-                                         {rows.first, rows.first + rows.count});
+    hulls_[p] =
+        call_.mask->visible_keys(task.batch, rows.head, {rows.first, rows.first + rows.count});
   }
 }
 
@@ -116,7 +116,8 @@ void ForwardWorker<T>::run(const ForwardTask& task) {
   load_queries(task);
   bool empty = true;
   for (std::int64_t s = 0; s < call_.segments.count(); ++s) {
-    // The first segment that holds a visible key needs no merge: merging with the identity changes no bit.
+    // The first segment that holds a visible key needs no merge: merging with the identity changes
+    // no bit.
     if (!run_segment(task, call_.segments.at(s), empty ? total_ : part_)) continue;
     if (!empty) merge_into(task, total_, part_);
     empty = false;
@@ -130,8 +131,7 @@ void ForwardWorker<T>::run(const ForwardTask& task) {
 }
 
 template <class T>
-void ForwardWorker<T>::summarize(const ForwardTask& task, std::int64_t segment,
-                                 std::byte* states) {
+void ForwardWorker<T>::summarize(const ForwardTask& task, std::int64_t segment, std::byte* states) {
   load_queries(task);
   const std::vector<State> into = carve_states(states);
   if (!run_segment(task, call_.segments.at(segment), into)) {
@@ -163,7 +163,8 @@ bool ForwardWorker<T>::run_segment(const ForwardTask& task, mask::Range segment,
   std::fill(partial_.begin(), partial_.end(), std::uint8_t{0});
   run_blocks(task, segment, 0, panels, states, /*skip_hidden_values=*/false);
 
-  // 0 * NaN is NaN: where a hidden value holds NaN or inf, the panel is done again without touching hidden values.
+  // 0 * NaN is NaN: where a hidden value holds NaN or inf, the panel is done again without touching
+  // hidden values.
   for (std::int64_t p = 0; p < panels; ++p) {
     const std::int64_t size = width_of(task.panels[p]) * call_.head_dim_v;
     if (partial_[p] != 0 && !call_.kernel->all_finite(states[p].numerator, size)) {
@@ -189,7 +190,8 @@ void ForwardWorker<T>::run_blocks(const ForwardTask& task, mask::Range segment,
   const std::int64_t step = call_.kernel->key_block;
   const std::int64_t first = segment.begin + (hull.begin - segment.begin) / step * step;
   for (std::int64_t begin = first; begin < hull.end; begin += step) {
-    if (call_.stop.stop_requested()) base::fail(ErrorCode::kCancelled, "attention: stopped on request");
+    if (call_.stop.stop_requested())
+      base::fail(ErrorCode::kCancelled, "attention: stopped on request");
     const mask::Range keys = mask::intersect({begin, begin + step}, hull);
     const RowTile<T> key =
         load_rows(task.key, keys.begin, keys.size(), call_.head_dim, pack, keys_);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// One thread's part of a forward call: panels of queries meet the key blocks of a segment, and the summaries of the
-// segments are merged and written out.
+// One thread's part of a forward call: panels of queries meet the key blocks of a segment, and the
+// summaries of the segments are merged and written out.
 #pragma once
 
 #include <cstddef>
@@ -23,9 +23,9 @@ class ForwardWorker {
   // All segments of the task, merged in ascending order, and its results written.
   void run(const ForwardTask& task);
 
-  // The same in two steps, for tasks whose segments are shared among threads: the summary of one segment goes to
-  // `states` (state_bytes(call, panels) bytes), and the summaries of all segments, one after the other in memory,
-  // become the result.
+  // The same in two steps, for tasks whose segments are shared among threads: the summary of one
+  // segment goes to `states` (state_bytes(call, panels) bytes), and the summaries of all segments,
+  // one after the other in memory, become the result.
   static std::size_t state_bytes(const ForwardCall<T>& call, std::int64_t panels);
   void summarize(const ForwardTask& task, std::int64_t segment, std::byte* states);
   void merge(const ForwardTask& task, std::byte* states);
@@ -60,18 +60,18 @@ class ForwardWorker {
   std::int64_t panel_width_;
   std::vector<State> total_;
   std::vector<State> part_;
-  std::vector<mask::Range> hulls_;      // keys that a panel may see
-  std::vector<std::uint8_t> fresh_;     // nothing is in the panel's state yet
-  std::vector<std::uint8_t> partial_;   // the panel met a tile with hidden pairs in this segment
-  T* queries_ = nullptr;                // [panels][head_dim][width]
-  T* scores_ = nullptr;                 // [key_block][width]
-  T* probabilities_ = nullptr;          // [key_block][width]
-  T* keys_ = nullptr;                   // [key_block][head_dim], when packed
-  T* values_ = nullptr;                 // [key_block][head_dim_v], when packed
-  T* bias_ = nullptr;                   // [key_block][width]
-  T* query_positions_ = nullptr;        // [width]
-  T* key_positions_ = nullptr;          // [key_block]
-  std::uint64_t* words_ = nullptr;      // [key_block]
+  std::vector<mask::Range> hulls_;     // keys that a panel may see
+  std::vector<std::uint8_t> fresh_;    // nothing is in the panel's state yet
+  std::vector<std::uint8_t> partial_;  // the panel met a tile with hidden pairs in this segment
+  T* queries_ = nullptr;               // [panels][head_dim][width]
+  T* scores_ = nullptr;                // [key_block][width]
+  T* probabilities_ = nullptr;         // [key_block][width]
+  T* keys_ = nullptr;                  // [key_block][head_dim], when packed
+  T* values_ = nullptr;                // [key_block][head_dim_v], when packed
+  T* bias_ = nullptr;                  // [key_block][width]
+  T* query_positions_ = nullptr;       // [width]
+  T* key_positions_ = nullptr;         // [key_block]
+  std::uint64_t* words_ = nullptr;     // [key_block]
 };
 
 }  // namespace longspan::engine

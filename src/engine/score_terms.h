@@ -11,8 +11,9 @@
 
 namespace longspan::engine {
 
-// tile[key][lane] = bias of (query rows.first + lane, key keys.begin + key), 0 in the lanes past rows.count. A bias of
-// -inf excludes: its bit in words is cleared and 0 is stored. Returns true when there was one.
+// tile[key][lane] = bias of (query rows.first + lane, key keys.begin + key), 0 in the lanes past
+// rows.count. A bias of -inf excludes: its bit in words is cleared and 0 is stored. Returns true
+// when there was one.
 template <class T>
 bool load_bias(const BiasSource& bias, std::int64_t batch, const PanelRows& rows, mask::Range keys,
                std::int64_t width, T* tile, std::uint64_t* words) noexcept {

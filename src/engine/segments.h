@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Keys are reduced in fixed segments, merged in ascending order. The cut depends on seqlen_k alone (or on the
-// key_chunk that was asked for), never on threads, batch or heads: who computes a segment changes no bit.
+// Keys are reduced in fixed segments, merged in ascending order. The cut depends on seqlen_k alone
+// (or on the key_chunk that was asked for), never on threads, batch or heads: who computes a
+// segment changes no bit.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +23,10 @@ struct KeySegments {
   }
 };
 
-// A segment is at least 4096 keys, so that a merge (head_dim_v operations a row) is small beside the 4096 * (head_dim
-// + head_dim_v) multiply-adds before it, and there are at most 64, enough to share few queries among many threads.
+// A segment is at least 4096 keys, so that a merge (head_dim_v operations a row) is small beside
+// the 4096 * (head_dim
+// + head_dim_v) multiply-adds before it, and there are at most 64, enough to share few queries
+// among many threads.
 inline KeySegments choose_segments(std::int64_t seqlen_k, std::int64_t key_chunk) noexcept {
   constexpr std::int64_t kLeast = 4096;
   constexpr std::int64_t kMostSegments = 64;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Exact attention: every query meets every visible key. Decides which panels meet which keys, and hands them to the
-// engine.
+// Exact attention: every query meets every visible key. Decides which panels meet which keys, and
+// hands them to the engine.
 #include "longspan/attention.h"
 
 #include <algorithm>
@@ -77,8 +77,7 @@ class ExactForward {
     plan.tiles_visited = plan_.tiles_visited;
     plan.tiles_skipped = plan_.tiles_skipped;
     plan.workspace_bytes = plan_.workspace_bytes();
-    plan.flop =
-        2.0 * plan_.pairs * static_cast<double>(checked_.head_dim + checked_.head_dim_v);
+    plan.flop = 2.0 * plan_.pairs * static_cast<double>(checked_.head_dim + checked_.head_dim_v);
     return plan;
   }
 
@@ -96,11 +95,11 @@ class ExactForward {
                  workspace.data() + static_cast<std::size_t>(plan_.threads) * plan_.worker_bytes);
       return;
     }
-    base::parallel_for(static_cast<std::int64_t>(plan_.tasks.size()), plan_.threads,
-                       [&](std::int64_t t, int w) {
-                         Worker& worker = workers[static_cast<std::size_t>(w)];
-                         worker.engine.run(emit(plan_.tasks[static_cast<std::size_t>(t)], results, worker));
-                       });
+    base::parallel_for(
+        static_cast<std::int64_t>(plan_.tasks.size()), plan_.threads, [&](std::int64_t t, int w) {
+          Worker& worker = workers[static_cast<std::size_t>(w)];
+          worker.engine.run(emit(plan_.tasks[static_cast<std::size_t>(t)], results, worker));
+        });
   }
 
  private:
@@ -111,7 +110,8 @@ class ExactForward {
     std::vector<engine::PanelRows> rows;
   };
 
-  // Segments of one task go to different threads; whoever finishes the last one merges them in ascending order.
+  // Segments of one task go to different threads; whoever finishes the last one merges them in
+  // ascending order.
   void run_shared(const Results& results, std::vector<Worker>& workers, std::byte* states) {
     const std::int64_t segments = call_.segments.count();
     const std::size_t segment_bytes =

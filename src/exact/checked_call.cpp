@@ -31,8 +31,8 @@ Rows4 check_rows(const char* name, const ConstTensorView& view, int rank, DType 
            std::to_string(view.rank) + ", " + shape_string(view);
   });
   require(view.rank == rank, [&] {
-    return "attention: query, key and value must have one rank; query has " +
-           std::to_string(rank) + ", " + name + " has " + std::to_string(view.rank);
+    return "attention: query, key and value must have one rank; query has " + std::to_string(rank) +
+           ", " + name + " has " + std::to_string(view.rank);
   });
   require(view.dtype == dtype, [&] {
     return std::string("attention: query, key and value must share one dtype; query has ") +
@@ -78,8 +78,8 @@ void check_agreement(const ConstTensorView& query, const ConstTensorView& key,
     return "attention: query and key must have the same head_dim; query has " +
            std::to_string(call.query.shape[3]) + ", key has " + std::to_string(k.shape[3]);
   });
-  const bool divides = call.num_heads_kv == 0 ? call.num_heads == 0
-                                              : call.num_heads % call.num_heads_kv == 0;
+  const bool divides =
+      call.num_heads_kv == 0 ? call.num_heads == 0 : call.num_heads % call.num_heads_kv == 0;
   require(divides, [&] {
     return "attention: num_heads must be a multiple of num_heads_kv; query has " +
            std::to_string(call.num_heads) + " heads, key has " + std::to_string(call.num_heads_kv);
@@ -139,12 +139,12 @@ engine::HeadSource check_head_numbers(const char* name, const ConstTensorView& v
   if (!is_given(view)) return source;
   check_floating(name, view);
   const bool by_head = view.rank == 1 && view.shape[0] == call.num_heads;
-  const bool by_batch = per_batch && view.rank == 2 && view.shape[0] == call.batch &&
-                        view.shape[1] == call.num_heads;
+  const bool by_batch =
+      per_batch && view.rank == 2 && view.shape[0] == call.batch && view.shape[1] == call.num_heads;
   require(by_head || by_batch, [&] {
     return std::string("attention: ") + name + " must have shape [num_heads] = [" +
-           std::to_string(call.num_heads) + "]" +
-           (per_batch ? " or [batch, num_heads]" : "") + "; found " + shape_string(view);
+           std::to_string(call.num_heads) + "]" + (per_batch ? " or [batch, num_heads]" : "") +
+           "; found " + shape_string(view);
   });
   source.data = view.data;
   source.dtype = view.dtype;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Validation of an attention call, once, at the public entry: behind it shapes agree, every pointer is there and every
-// number is finite.
+// Validation of an attention call, once, at the public entry: behind it shapes agree, every pointer
+// is there and every number is finite.
 #pragma once
 
 #include <array>

@@ -33,7 +33,8 @@ void check_overlap(const char* name, const TensorView& view, const CheckedCall& 
   written.push_back({name, mine});
 }
 
-void check_shape(const char* name, const TensorView& view, const std::vector<std::int64_t>& expected) {
+void check_shape(const char* name, const TensorView& view,
+                 const std::vector<std::int64_t>& expected) {
   bool same = view.rank == static_cast<int>(expected.size());
   std::string text;
   for (std::size_t axis = 0; axis < expected.size(); ++axis) {
@@ -44,14 +45,12 @@ void check_shape(const char* name, const TensorView& view, const std::vector<std
     return std::string("attention: ") + name + " must have shape [" + text + "]; found " +
            shape_string(view);
   });
-  base::require(view.data != nullptr || element_count(view) == 0, [&] {
-    return std::string("attention: ") + name + " has no data (null pointer)";
-  });
+  base::require(view.data != nullptr || element_count(view) == 0,
+                [&] { return std::string("attention: ") + name + " has no data (null pointer)"; });
 }
 
 void check_state_dtype(const char* name, const TensorView& view, const CheckedCall& call) {
-  const DType expected =
-      call.query.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  const DType expected = call.query.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   base::require(view.dtype == expected, [&] {
     return std::string("attention: ") + name + " must be " + name_of(expected) + " for " +
            name_of(call.query.dtype) + " inputs; found " + name_of(view.dtype);
@@ -81,8 +80,12 @@ ResultAxes ResultChecker::output(const char* name, const TensorView& view) {
   });
   check_overlap(name, view, call_, written_);
   const int s = rank == 4 ? 1 : 0;
-  return {view.data, view.dtype, rank == 4 ? view.strides[0] : 0, view.strides[s],
-          rank >= 3 ? view.strides[s + 1] : 0, view.strides[rank - 1]};
+  return {view.data,
+          view.dtype,
+          rank == 4 ? view.strides[0] : 0,
+          view.strides[s],
+          rank >= 3 ? view.strides[s + 1] : 0,
+          view.strides[rank - 1]};
 }
 
 ResultAxes ResultChecker::numerator(const TensorView& view) {
@@ -100,8 +103,12 @@ ResultAxes ResultChecker::row_numbers(const char* name, const TensorView& view) 
   check_state_dtype(name, view, call_);
   check_overlap(name, view, call_, written_);
   const int s = rank == 4 ? 1 : 0;
-  return {view.data, view.dtype, rank == 4 ? view.strides[0] : 0, view.strides[s],
-          rank >= 3 ? view.strides[s + 1] : 0, 0};
+  return {view.data,
+          view.dtype,
+          rank == 4 ? view.strides[0] : 0,
+          view.strides[s],
+          rank >= 3 ? view.strides[s + 1] : 0,
+          0};
 }
 
 ResultAxes ResultChecker::lse(const TensorView& view) {
@@ -115,8 +122,12 @@ ResultAxes ResultChecker::lse(const TensorView& view) {
   check_state_dtype("lse", view, call_);
   check_overlap("lse", view, call_, written_);
   const int last = rank - 2;
-  return {view.data, view.dtype, rank == 4 ? view.strides[0] : 0, view.strides[last],
-          rank >= 3 ? view.strides[last - 1] : 0, 0};
+  return {view.data,
+          view.dtype,
+          rank == 4 ? view.strides[0] : 0,
+          view.strides[last],
+          rank >= 3 ? view.strides[last - 1] : 0,
+          0};
 }
 
 }  // namespace longspan::exact

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// 2^x for vectors of float32 and float64, for any x: 0 below the normal range, +inf above it, NaN for NaN.
-// x is split as n + f, 0 <= f <= 1; 2^f is a minimax polynomial (relative error) whose constant term is exactly 1, so
-// that 2^0 is. float32: degree 5, error 8.3e-8. float64: degree 11, error 3.3e-18. Both before rounding.
+// 2^x for vectors of float32 and float64, for any x: 0 below the normal range, +inf above it, NaN
+// for NaN. x is split as n + f, 0 <= f <= 1; 2^f is a minimax polynomial (relative error) whose
+// constant term is exactly 1, so that 2^0 is. float32: degree 5, error 8.3e-8. float64: degree 11,
+// error 3.3e-18. Both before rounding.
 #if defined(LONGSPAN_KERNELS_EXP2_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSPAN_KERNELS_EXP2_INL_H_
 #undef LONGSPAN_KERNELS_EXP2_INL_H_
@@ -27,7 +28,8 @@ struct Exp2Constants<float> {
                            0.0557999131f, 0.00901703028f, 0.00186713008f};
   static constexpr int kDegree = 5;
   static constexpr int kMantissaBits = 23;
-  static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+  static constexpr float kMagic =
+      12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
   static constexpr float kMost = 128.0f;
 };
 template <>
@@ -53,9 +55,10 @@ struct Exp2Constants<double> {
 template <class T>
 inline constexpr Exp2Constants<T> kExp2Constants;
 
-// The constants are read from memory where they are used (a broadcast operand costs nothing beside the multiplication).
-// A caller with all registers full of accumulators passes them through opaque(), so that the compiler does not keep
-// them in registers across its loop and the accumulators in memory: that cost a tenth of the forward kernel.
+// The constants are read from memory where they are used (a broadcast operand costs nothing beside
+// the multiplication). A caller with all registers full of accumulators passes them through
+// opaque(), so that the compiler does not keep them in registers across its loop and the
+// accumulators in memory: that cost a tenth of the forward kernel.
 template <class T>
 HWY_INLINE T* opaque(T* p) {
   asm volatile("" : "+r"(p));
@@ -70,8 +73,9 @@ HWY_INLINE V exp2_polynomial(D d, V f, const Exp2Constants<T>& c) {
 }
 
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
-// vreduceps and vscalefps: f = x - floor(x), and the polynomial's result times 2^floor(x), in one instruction each;
-// vscalefps also gives inf and NaN where they are due. Lanes that would be subnormal are zeroed by mask: producing them takes an assist.
+// vreduceps and vscalefps: f = x - floor(x), and the polynomial's result times 2^floor(x), in one
+// instruction each; vscalefps also gives inf and NaN where they are due. Lanes that would be
+// subnormal are zeroed by mask: producing them takes an assist.
 template <class D, class T = hn::TFromD<D>>
 HWY_INLINE hn::Vec<D> exp2_of(D d, hn::Vec<D> x, const Exp2Constants<T>& c = kExp2Constants<T>) {
   constexpr int kFloor = 0x09;  // no fraction bits, towards -inf, no exceptions

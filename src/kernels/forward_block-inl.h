@@ -3,10 +3,12 @@
 //
 // One panel of queries meets one block of keys: scores, probabilities, values. Two score paths:
 //   fused   scores leave the registers as probabilities and are never stored (scale and mask only);
-//   stored  scores are stored, pass through softcap, bias and ALiBi, and get a new reference where one is needed.
-// The fused path keeps an old reference and looks only at the block's sum of probabilities: all are > 0, so a sum below
-// kSafeSum bounds each of them, and inf and NaN fail the comparison, too. A block that fails takes the stored path.
-// Only the lanes that left the safe range move their reference: a row's bits do not depend on the rows beside it.
+//   stored  scores are stored, pass through softcap, bias and ALiBi, and get a new reference where
+//   one is needed.
+// The fused path keeps an old reference and looks only at the block's sum of probabilities: all are
+// > 0, so a sum below kSafeSum bounds each of them, and inf and NaN fail the comparison, too. A
+// block that fails takes the stored path. Only the lanes that left the safe range move their
+// reference: a row's bits do not depend on the rows beside it.
 #if defined(LONGSPAN_KERNELS_FORWARD_BLOCK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSPAN_KERNELS_FORWARD_BLOCK_INL_H_
 #undef LONGSPAN_KERNELS_FORWARD_BLOCK_INL_H_
@@ -36,7 +38,8 @@ class Forward {
   using Rule = VectorRule<D>;
   static constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
   static constexpr std::int64_t kWidth = N * kLanes;
-  static constexpr T kSafeSum = T{4096};  // 2^12: float32 sums of 2^12 parts keep 12 bits below their last block
+  static constexpr T kSafeSum =
+      T{4096};  // 2^12: float32 sums of 2^12 parts keep 12 bits below their last block
 
  public:
   static HWY_NOINLINE bool block(const ForwardBlock<T>& b) {
@@ -163,9 +166,10 @@ class Forward {
     return true;
   }
 
-  // A panel that has seen nothing takes its reference from the first few keys of the block: any number near the scores
-  // will do, and the whole block need not be stored to find one. Lanes that see none of these keys keep -inf, which
-  // sends the block to the stored path if they see a later one.
+  // A panel that has seen nothing takes its reference from the first few keys of the block: any
+  // number near the scores will do, and the whole block need not be stored to find one. Lanes that
+  // see none of these keys keep -inf, which sends the block to the stored path if they see a later
+  // one.
   static HWY_INLINE void first_reference(const ForwardBlock<T>& b) {
     if (b.keys < kRows) return;
     const D d;
@@ -217,8 +221,8 @@ class Forward {
         }
         if (terms.bias != nullptr) s = hn::Add(s, hn::Load(d, terms.bias + k * kWidth + l));
         if (terms.query_positions != nullptr) {
-          const V distance = hn::Abs(hn::Sub(hn::Load(d, terms.query_positions + l),
-                                         hn::Set(d, terms.key_positions[k])));
+          const V distance = hn::Abs(
+              hn::Sub(hn::Load(d, terms.query_positions + l), hn::Set(d, terms.key_positions[k])));
           s = hn::NegMulAdd(hn::Set(d, terms.alibi_slope), distance, s);
         }
         hn::Store(s, d, at);
@@ -236,8 +240,8 @@ class Forward {
     V sum = hn::Zero(d);
     for (std::int64_t k = 0; k < b.keys; ++k) {
       const V s = hn::Load(d, b.scores + k * kWidth + n * kLanes);
-      const V p = hn::IfThenElseZero(visible_lanes(b, k, n),
-                                     exp2_of(d, hn::MulSub(s, scale, reference)));
+      const V p =
+          hn::IfThenElseZero(visible_lanes(b, k, n), exp2_of(d, hn::MulSub(s, scale, reference)));
       sum = hn::Add(sum, p);
       hn::Store(p, d, b.probabilities + k * kWidth + n * kLanes);
     }
@@ -255,8 +259,9 @@ class Forward {
     return best;
   }
 
-  // From stored scores to probabilities: lanes whose sum would leave the safe range move their reference to the
-  // block's maximum, by the merge rule, the block being a part with that reference.
+  // From stored scores to probabilities: lanes whose sum would leave the safe range move their
+  // reference to the block's maximum, by the merge rule, the block being a part with that
+  // reference.
   static HWY_INLINE void finish_stored(const ForwardBlock<T>& b) {
     const D d;
     const V zero = hn::Zero(d);
@@ -268,7 +273,8 @@ class Forward {
       M moves = b.exact_reference ? hn::Gt(best, old) : hn::Eq(old, lowest);
       for (;;) {
         const V moved = hn::IfThenElse(moves, hn::Max(best, old), old);
-        // -inf as reference means nothing was seen; 0 stands in for it so that -inf - -inf does not arise.
+        // -inf as reference means nothing was seen; 0 stands in for it so that -inf - -inf does not
+        // arise.
         const V usable = hn::IfThenElse(hn::Eq(moved, lowest), zero, moved);
         const V sum = exponentiate(b, n, scale, usable);
         const M unsafe = hn::AndNot(moves, hn::Not(hn::Lt(sum, hn::Set(d, kSafeSum))));

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// What a kernel offers to the engine: one table of functions per (instruction set, element type). A new instruction
-// set fills in a table and adds a line to registry.cpp.
+// What a kernel offers to the engine: one table of functions per (instruction set, element type). A
+// new instruction set fills in a table and adds a line to registry.cpp.
 //
-// Lanes are queries. A panel holds `width` queries (a multiple of the table's lanes, at most lanes * kMaxVectors):
-// transposed, dimension by dimension, so that every row statistic is a vertical vector operation.
+// Lanes are queries. A panel holds `width` queries (a multiple of the table's lanes, at most lanes
+// * kMaxVectors): transposed, dimension by dimension, so that every row statistic is a vertical
+// vector operation.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,9 @@ namespace longspan::kernel {
 inline constexpr int kMaxVectors = 3;
 inline constexpr int kMaxWidth = 64;  // lanes of a panel: the bits of a visibility word
 
-// Running summary of a panel over the keys seen so far, unnormalised (src/partial/merge_rule-inl.h), logarithms to
-// base 2. The identity is reference -inf, sum 0, numerator 0.
+// Running summary of a panel over the keys seen so far, unnormalised
+// (src/partial/merge_rule-inl.h), logarithms to base 2. The identity is reference -inf, sum 0,
+// numerator 0.
 template <class T>
 struct PanelState {
   T* reference = nullptr;  // [width]
@@ -45,20 +47,21 @@ struct ForwardBlock {
   std::int64_t keys = 0;
   std::int64_t head_dim = 0;
   std::int64_t head_dim_v = 0;
-  T scale = 1;           // of the dot products; read only with terms
-  T exponent_scale = 1;  // from dot products (with terms: from finished scores) to logarithms of base 2
+  T scale = 1;  // of the dot products; read only with terms
+  T exponent_scale =
+      1;  // from dot products (with terms: from finished scores) to logarithms of base 2
   // [keys], bit l: lane l may see the key; bits past the width are not read; null: all may.
   const std::uint64_t* visible = nullptr;
-  const ScoreTerms<T>* terms = nullptr;    // null: score = scale * dot
-  // The reference is the exact maximum of the visible scores at every moment, as in the paper's chunk summary
-  // (normally it moves only when the sum leaves its safe range).
+  const ScoreTerms<T>* terms = nullptr;  // null: score = scale * dot
+  // The reference is the exact maximum of the visible scores at every moment, as in the paper's
+  // chunk summary (normally it moves only when the sum leaves its safe range).
   bool exact_reference = false;
-  // Values of hidden keys are not multiplied, not even by 0 (0 * NaN is NaN): set to redo a block whose result was not
-  // finite. Lanes that see only finite values get the same bits either way.
+  // Values of hidden keys are not multiplied, not even by 0 (0 * NaN is NaN): set to redo a block
+  // whose result was not finite. Lanes that see only finite values get the same bits either way.
   bool skip_hidden_values = false;
-  bool fresh = false;           // nothing is in the state yet: find a reference first
-  T* scores = nullptr;          // scratch [keys][width]
-  T* probabilities = nullptr;   // scratch [keys][width]
+  bool fresh = false;          // nothing is in the state yet: find a reference first
+  T* scores = nullptr;         // scratch [keys][width]
+  T* probabilities = nullptr;  // scratch [keys][width]
   PanelState<T> state;
 };
 
@@ -72,7 +75,8 @@ struct KernelTable {
   // into <- into merged with part, for a panel of `width` lanes.
   void (*merge_state)(const PanelState<T>& into, const PanelState<T>& part, std::int64_t width,
                       std::int64_t head_dim_v) = nullptr;
-  bool (*all_finite)(const T* values, std::int64_t count) = nullptr;  // count is a multiple of lanes
+  bool (*all_finite)(const T* values,
+                     std::int64_t count) = nullptr;  // count is a multiple of lanes
 };
 
 }  // namespace longspan::kernel

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Compiles the portable kernel once per instruction set (foreach_target includes this file again for each) and lists
-// the results.
+// Compiles the portable kernel once per instruction set (foreach_target includes this file again
+// for each) and lists the results.
 #include "kernels/portable.h"
 
 #include <algorithm>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// The portable kernel: one Highway source, compiled for every instruction set that Highway knows on this architecture.
+// The portable kernel: one Highway source, compiled for every instruction set that Highway knows on
+// this architecture.
 #pragma once
 
 #include <string>
@@ -12,7 +13,8 @@
 namespace longspan::kernel {
 
 struct PortableKernel {
-  std::string name;     // Highway's target in lower case: "avx3", "avx2", "sse4", "ssse3", "sse2", "neon"
+  std::string
+      name;  // Highway's target in lower case: "avx3", "avx2", "sse4", "ssse3", "sse2", "neon"
   bool usable = false;  // this processor has the instructions
   KernelTable<float> float32;
   KernelTable<double> float64;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// The micro-kernel of every product: C[R][N vectors] += sum_k A(r, k) * B[k][N vectors]. A is read one scalar at a
-// time (broadcast from memory), B and C are rows of lanes. C stays in registers.
-//   registers: R * N accumulators + N of B + 1 broadcast. AVX-512 and NEON have 32, AVX2 and SSE 16.
+// The micro-kernel of every product: C[R][N vectors] += sum_k A(r, k) * B[k][N vectors]. A is read
+// one scalar at a time (broadcast from memory), B and C are rows of lanes. C stays in registers.
+//   registers: R * N accumulators + N of B + 1 broadcast. AVX-512 and NEON have 32, AVX2 and
+//   SSE 16.
 #if defined(LONGSPAN_KERNELS_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSPAN_KERNELS_PRODUCT_INL_H_
 #undef LONGSPAN_KERNELS_PRODUCT_INL_H_
@@ -15,8 +16,8 @@
 
 #include <cstdint>
 
-// Loops over the registers of a tile must be unrolled whole: an array of vectors that is indexed at run time lives in
-// memory.
+// Loops over the registers of a tile must be unrolled whole: an array of vectors that is indexed at
+// run time lives in memory.
 #ifndef LONGSPAN_UNROLL
 #if HWY_COMPILER_CLANG
 #define LONGSPAN_UNROLL _Pragma("clang loop unroll(full)")

@@ -49,8 +49,9 @@ const Kernel& choose_kernel(const std::string& requested) {
     if (k.name == name) found += ", whose instructions this processor lacks";
   }
   base::fail(ErrorCode::kUnsupported,
-             std::string("kernel: ") + (from_environment ? "LONGSPAN_KERNEL" : "Execution::kernel") +
-                 " must be one of " + names + "; found " + found);
+             std::string("kernel: ") +
+                 (from_environment ? "LONGSPAN_KERNEL" : "Execution::kernel") + " must be one of " +
+                 names + "; found " + found);
 }
 
 }  // namespace kernel
@@ -71,9 +72,8 @@ std::vector<KernelInfo> kernels() {
     } else if (!problem.empty()) {
       info.reason = problem;
     } else if (!info.chosen) {
-      info.reason = kernel::forced_by_environment().empty()
-                        ? chosen + " is better"
-                        : "LONGSPAN_KERNEL asks for " + chosen;
+      info.reason = kernel::forced_by_environment().empty() ? chosen + " is better"
+                                                            : "LONGSPAN_KERNEL asks for " + chosen;
     }
     infos.push_back(info);
   }

@@ -25,8 +25,8 @@ struct Kernel {
   }
 };
 
-// `requested` is Execution::kernel; empty means the environment variable LONGSPAN_KERNEL, or the best that runs here.
-// Throws Error(kUnsupported) naming the kernels that there are.
+// `requested` is Execution::kernel; empty means the environment variable LONGSPAN_KERNEL, or the
+// best that runs here. Throws Error(kUnsupported) naming the kernels that there are.
 const Kernel& choose_kernel(const std::string& requested);
 
 }  // namespace longspan::kernel

@@ -12,7 +12,8 @@
 
 namespace longspan::partial {
 
-// A partial whose every axis is there; broadcast axes have stride 0. Pointers are null where a tensor is absent.
+// A partial whose every axis is there; broadcast axes have stride 0. Pointers are null where a
+// tensor is absent.
 struct PartialRows {
   const void* output = nullptr;
   void* output_out = nullptr;  // the same when it may be written

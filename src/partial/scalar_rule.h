@@ -7,7 +7,6 @@
 #include <cmath>
 #include <limits>
 
-
 namespace longspan::partial {
 
 struct ScalarOps {
@@ -27,4 +26,3 @@ struct ScalarOps {
 using ScalarRule = MergeRule<ScalarOps>;
 
 }  // namespace longspan::partial
-

@@ -1,0 +1,96 @@
+# The front door. `make help` lists what there is; CMakePresets.json holds the builds behind it.
+# Every target that needs packages or programs gets them first.
+
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+
+PACKAGES := g++ cmake ninja-build libhwy-dev libtbb-dev libcli11-dev libfmt-dev nlohmann-json3-dev \
+            libgtest-dev python3 pkgconf
+LINT_PACKAGES := clang-format clang-tidy
+FUZZ_PACKAGES := clang
+NEON_PACKAGES := g++-aarch64-linux-gnu
+COVERAGE_PACKAGES := gcovr
+
+LAUNCHER := $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+FORMATTED = $(shell find include src cli tests bench examples -name '*.h' -o -name '*.cpp' | sort)
+# g++ names its 64-bit Arm twin so; Highway's headers hold all targets and are taken as they are.
+NEON_COMPILER := aarch64-linux-gnu-g++
+
+define build_preset
+	cmake --preset $(1) $(LAUNCHER) >/dev/null
+	cmake --build --preset $(1) -j $(JOBS)
+endef
+
+.PHONY: help
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+	  printf 'make %-10s %s\n' "$$name" "$$what"; done
+
+.PHONY: deps
+deps:  ## install what is missing of the Debian packages the build and tests need
+	@tools/install_deps.sh $(PACKAGES)
+
+.PHONY: build
+build: deps  ## build library, program, tests, benchmark into build/release
+	@$(call build_preset,release)
+
+.PHONY: run
+run: build  ## the main job: real data checked against float64, and 131072 tokens in little memory
+	@tools/run_main_job.py build/release
+
+.PHONY: test
+test: build  ## every test
+	@ctest --preset release -j $(JOBS)
+
+.PHONY: bench
+bench: build  ## time exact attention over a few lengths and types, after checking it
+	@build/release/cli/longspan bench --seqlen 1024:16384:x4 --causal=0,1 --dtype f32,bf16 -o md
+
+.PHONY: lint
+lint: deps  ## clang-format, floors, clang-tidy (4 minutes on 2 cores)
+	@tools/install_deps.sh $(LINT_PACKAGES)
+	@echo "lint: clang-format" && clang-format --dry-run -Werror $(FORMATTED)
+	@echo "lint: floors" && tools/check_floors.py
+	@echo "lint: clang-tidy" && cmake --preset release $(LAUNCHER) >/dev/null
+	@tools/run_clang_tidy.sh build/release $(JOBS)
+
+.PHONY: format
+format:  ## rewrite all sources the way clang-format wants them
+	@tools/install_deps.sh $(LINT_PACKAGES)
+	@clang-format -i $(FORMATTED)
+
+.PHONY: sanitize
+sanitize: deps  ## every test under address, undefined behaviour and thread sanitizers
+	@$(call build_preset,asan-ubsan)
+	@ctest --preset asan-ubsan -j $(JOBS)
+	@$(call build_preset,tsan)
+	@ctest --preset tsan -j $(JOBS)
+
+.PHONY: coverage
+coverage: deps  ## lines and branches that the tests reach: build/coverage/coverage.txt
+	@tools/install_deps.sh $(COVERAGE_PACKAGES)
+	@$(call build_preset,coverage)
+	@ctest --preset coverage -j $(JOBS)
+	@gcovr -j $(JOBS) -r . -f src/ -f include/ -f cli/ build/coverage -o build/coverage/coverage.txt
+	@tail -n 4 build/coverage/coverage.txt
+
+.PHONY: fuzz
+fuzz: deps  ## feed damaged files to the parsers, FUZZ_SECONDS each (clang, libFuzzer)
+	@tools/install_deps.sh $(FUZZ_PACKAGES)
+	@$(call build_preset,fuzz)
+	@for parser in safetensors npy; do \
+	  mkdir -p build/fuzz/corpus_$$parser; \
+	  build/fuzz/tests/fuzz/fuzz_$$parser -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ \
+	    build/fuzz/corpus_$$parser tests/golden/files || exit 1; \
+	done
+
+.PHONY: neon
+neon: deps  ## compile the library's sources for 64-bit Arm (nothing is run)
+	@tools/install_deps.sh $(NEON_PACKAGES)
+	@CXX=$(NEON_COMPILER) tools/compile_for_arm.sh build/neon
+
+.PHONY: clean
+clean:  ## remove build/ and out/
+	rm -rf build out

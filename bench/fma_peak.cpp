@@ -105,7 +105,7 @@ double fma_peak(const std::string& kernel, int threads) {
   constexpr auto kRoundsFlop = 2.0 * static_cast<double>(kRounds);
   if (kernel == "avx3") return rate(loop_512, kRoundsFlop * kChains * 16, threads);
   if (kernel == "avx2") return rate(loop_256, kRoundsFlop * (kChains - 4) * 8, threads);
-  if (kernel == "sse4" || kernel == "ssse3" || kernel == "sse2") {
+  if (kernel == "sse4" || kernel == "sse2") {
     return rate(loop_128, kRoundsFlop * (kChains - 4) * 4, threads);
   }
 #endif

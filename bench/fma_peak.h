@@ -10,7 +10,7 @@
 namespace longspan::bench {
 
 // FLOP/s of float32 multiply-adds on `threads` threads at the vector width of the kernel ("avx3",
-// "avx2", "sse4", "ssse3", "sse2"; SSE multiplies and adds apart). 0 when the width is not known
+// "avx2", "sse4", "sse2"; SSE multiplies and adds apart). 0 when the width is not known
 // here. Takes about 50 ms.
 double fma_peak(const std::string& kernel, int threads);
 

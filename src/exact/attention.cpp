@@ -187,7 +187,7 @@ void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value
   const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
   exact::ResultChecker checker(checked);
   exact::Results results;
-  results.output = checker.output("output", result.output);
+  results.output = checker.output(result.output);
   results.lse = checker.lse(result.lse);
   exact::with_forward(checked, options, execution, false, [&](auto& forward) {
     const base::CallLog log;

@@ -71,7 +71,7 @@ class ResultChecker {
  public:
   explicit ResultChecker(const CheckedCall& call) : call_(call) {}
   // The query's shape with head_dim_v; the query's dtype or float32.
-  ResultAxes output(const char* name, const TensorView& view);
+  ResultAxes output(const TensorView& view);
   // The same shape, in the type that the call computes in.
   ResultAxes numerator(const TensorView& view);
   // [batch, seqlen_q, num_heads] and lower: the paper's sum and max.
@@ -80,6 +80,8 @@ class ResultChecker {
   ResultAxes lse(const TensorView& view);
 
  private:
+  ResultAxes check(const char* name, const TensorView& view, const char* axes);
+
   const CheckedCall& call_;
   std::vector<NamedExtent> written_;
 };

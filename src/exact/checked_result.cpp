@@ -33,22 +33,6 @@ void check_overlap(const char* name, const TensorView& view, const CheckedCall& 
   written.push_back({name, mine});
 }
 
-void check_shape(const char* name, const TensorView& view,
-                 const std::vector<std::int64_t>& expected) {
-  bool same = view.rank == static_cast<int>(expected.size());
-  std::string text;
-  for (std::size_t axis = 0; axis < expected.size(); ++axis) {
-    same = same && view.shape[axis] == expected[axis];
-    text += (axis == 0 ? "" : ", ") + std::to_string(expected[axis]);
-  }
-  base::require(same, [&] {
-    return std::string("attention: ") + name + " must have shape [" + text + "]; found " +
-           shape_string(view);
-  });
-  base::require(view.data != nullptr || element_count(view) == 0,
-                [&] { return std::string("attention: ") + name + " has no data (null pointer)"; });
-}
-
 void check_state_dtype(const char* name, const TensorView& view, const CheckedCall& call) {
   const DType expected = call.query.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   base::require(view.dtype == expected, [&] {
@@ -66,68 +50,58 @@ engine::RowTarget ResultAxes::target(std::int64_t batch, std::int64_t head) cons
           seqlen_stride, dim_stride};
 }
 
-ResultAxes ResultChecker::output(const char* name, const TensorView& view) {
-  const int rank = call_.rank;
-  std::vector<std::int64_t> expected;
-  if (rank == 4) expected.push_back(call_.batch);
-  expected.push_back(call_.seqlen_q);
-  if (rank >= 3) expected.push_back(call_.num_heads);
-  expected.push_back(call_.head_dim_v);
-  check_shape(name, view, expected);
+// `axes` names the axes of rank 4 by letter: b(atch), s(eqlen), h(eads), d(im). Rank 3 lacks b,
+// rank 2 lacks h, too.
+ResultAxes ResultChecker::check(const char* name, const TensorView& view, const char* axes) {
+  ResultAxes result{view.data, view.dtype, 0, 0, 0, 0};
+  int rank = 0;
+  bool same = true;
+  std::string expected;
+  const auto take = [&](std::int64_t extent, std::int64_t& stride) {
+    same = same && rank < view.rank && view.shape[rank] == extent;
+    expected += (rank == 0 ? "" : ", ") + std::to_string(extent);
+    if (same) stride = view.strides[rank];
+    ++rank;
+  };
+  for (const char* axis = axes; *axis != '\0'; ++axis) {
+    if (*axis == 'b' && call_.rank == 4) take(call_.batch, result.batch_stride);
+    if (*axis == 's') take(call_.seqlen_q, result.seqlen_stride);
+    if (*axis == 'h' && call_.rank >= 3) take(call_.num_heads, result.head_stride);
+    if (*axis == 'd') take(call_.head_dim_v, result.dim_stride);
+  }
+  base::require(same && rank == view.rank, [&] {
+    return std::string("attention: ") + name + " must have shape [" + expected + "]; found " +
+           shape_string(view);
+  });
+  base::require(view.data != nullptr || element_count(view) == 0,
+                [&] { return std::string("attention: ") + name + " has no data (null pointer)"; });
+  check_overlap(name, view, call_, written_);
+  return result;
+}
+
+ResultAxes ResultChecker::output(const TensorView& view) {
+  const ResultAxes result = check("output", view, "bshd");
   base::require(view.dtype == call_.query.dtype || view.dtype == DType::kFloat32, [&] {
-    return std::string("attention: ") + name + " must be " + name_of(call_.query.dtype) +
+    return std::string("attention: output must be ") + name_of(call_.query.dtype) +
            " as the query, or float32; found " + name_of(view.dtype);
   });
-  check_overlap(name, view, call_, written_);
-  const int s = rank == 4 ? 1 : 0;
-  return {view.data,
-          view.dtype,
-          rank == 4 ? view.strides[0] : 0,
-          view.strides[s],
-          rank >= 3 ? view.strides[s + 1] : 0,
-          view.strides[rank - 1]};
+  return result;
 }
 
 ResultAxes ResultChecker::numerator(const TensorView& view) {
   check_state_dtype("numerator", view, call_);
-  return output("numerator", view);
+  return check("numerator", view, "bshd");
 }
 
 ResultAxes ResultChecker::row_numbers(const char* name, const TensorView& view) {
-  const int rank = call_.rank;
-  std::vector<std::int64_t> expected;
-  if (rank == 4) expected.push_back(call_.batch);
-  expected.push_back(call_.seqlen_q);
-  if (rank >= 3) expected.push_back(call_.num_heads);
-  check_shape(name, view, expected);
   check_state_dtype(name, view, call_);
-  check_overlap(name, view, call_, written_);
-  const int s = rank == 4 ? 1 : 0;
-  return {view.data,
-          view.dtype,
-          rank == 4 ? view.strides[0] : 0,
-          view.strides[s],
-          rank >= 3 ? view.strides[s + 1] : 0,
-          0};
+  return check(name, view, "bsh");
 }
 
 ResultAxes ResultChecker::lse(const TensorView& view) {
-  const int rank = call_.rank;
   if (!is_given(view)) return {};
-  std::vector<std::int64_t> expected;
-  if (rank == 4) expected.push_back(call_.batch);
-  if (rank >= 3) expected.push_back(call_.num_heads);
-  expected.push_back(call_.seqlen_q);
-  check_shape("lse", view, expected);
   check_state_dtype("lse", view, call_);
-  check_overlap("lse", view, call_, written_);
-  const int last = rank - 2;
-  return {view.data,
-          view.dtype,
-          rank == 4 ? view.strides[0] : 0,
-          view.strides[last],
-          rank >= 3 ? view.strides[last - 1] : 0,
-          0};
+  return check("lse", view, "bhs");
 }
 
 }  // namespace longspan::exact

@@ -14,7 +14,7 @@ namespace longspan::kernel {
 
 struct PortableKernel {
   std::string
-      name;  // Highway's target in lower case: "avx3", "avx2", "sse4", "ssse3", "sse2", "neon"
+      name;  // Highway's target in lower case: "avx3", "avx2", "sse4", "sse2", "neon", "scalar"
   bool usable = false;  // this processor has the instructions
   KernelTable<float> float32;
   KernelTable<double> float64;

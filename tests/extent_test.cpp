@@ -85,22 +85,22 @@ TEST(Extent, NeighboursDoNotMeet) {
 
 TEST(OverlapsItself, ByHand) {
   EXPECT_FALSE(overlaps_itself(view_of({2, 3, 4, 5}, {60, 20, 5, 1})));
-  EXPECT_FALSE(overlaps_itself(view_of({2, 3, 4, 5}, {60, 5, 15, 1})));     // transposed
-  EXPECT_FALSE(overlaps_itself(view_of({5, 4, 3, 2}, {1, 5, 20, 60})));     // Fortran order
-  EXPECT_FALSE(overlaps_itself(view_of({2, 3}, {-3, -1})));                 // reversed
+  EXPECT_FALSE(overlaps_itself(view_of({2, 3, 4, 5}, {60, 5, 15, 1})));  // transposed
+  EXPECT_FALSE(overlaps_itself(view_of({5, 4, 3, 2}, {1, 5, 20, 60})));  // Fortran order
+  EXPECT_FALSE(overlaps_itself(view_of({2, 3}, {-3, -1})));              // reversed
   EXPECT_FALSE(overlaps_itself(view_of({2, 3}, {3, -1})));
   EXPECT_TRUE(overlaps_itself(view_of({2, 3}, {-2, 1})));
-  EXPECT_TRUE(overlaps_itself(view_of({2, 3}, {0, 1})));                    // broadcast
+  EXPECT_TRUE(overlaps_itself(view_of({2, 3}, {0, 1})));  // broadcast
   EXPECT_TRUE(overlaps_itself(view_of({2, 3}, {1, 0})));
   EXPECT_TRUE(overlaps_itself(view_of({2, 2}, {1, 1})));
-  EXPECT_TRUE(overlaps_itself(view_of({8, 4}, {1, 1})));                    // sliding windows
-  EXPECT_TRUE(overlaps_itself(view_of({2, 2, 2}, {3, 2, 1})));              // 3 = 2 + 1
+  EXPECT_TRUE(overlaps_itself(view_of({8, 4}, {1, 1})));        // sliding windows
+  EXPECT_TRUE(overlaps_itself(view_of({2, 2, 2}, {3, 2, 1})));  // 3 = 2 + 1
   EXPECT_FALSE(overlaps_itself(view_of({2, 2, 2}, {4, 2, 1})));
-  EXPECT_FALSE(overlaps_itself(view_of({1, 3}, {0, 1})));                   // one index, any stride
+  EXPECT_FALSE(overlaps_itself(view_of({1, 3}, {0, 1})));  // one index, any stride
   EXPECT_FALSE(overlaps_itself(view_of({3, 1}, {1, 1})));
   EXPECT_FALSE(overlaps_itself(view_of({1, 1, 1}, {0, 0, 0})));
   EXPECT_FALSE(overlaps_itself(view_of({}, {})));
-  EXPECT_FALSE(overlaps_itself(view_of({0, 5}, {0, 0})));                   // no element at all
+  EXPECT_FALSE(overlaps_itself(view_of({0, 5}, {0, 0})));  // no element at all
   EXPECT_FALSE(overlaps_itself(view_of({5, 0}, {0, 1})));
 }
 
@@ -120,7 +120,7 @@ TEST(OverlapsItself, AgainstCounting) {
     const std::vector<std::int64_t> offsets = offsets_of(view);
     const bool twice = std::set(offsets.begin(), offsets.end()).size() < offsets.size();
     overlapping += twice ? 1 : 0;
-    if (twice) ASSERT_TRUE(overlaps_itself(view)) << testing::PrintToString(strides);
+    ASSERT_TRUE(!twice || overlaps_itself(view)) << testing::PrintToString(strides);
     if (!offsets.empty()) {
       const auto [low, high] = std::minmax_element(offsets.begin(), offsets.end());
       expect_extent(view, kMiddle + 4 * *low, kMiddle + 4 * (*high + 1));
@@ -133,8 +133,9 @@ TEST(OverlapsItself, AgainstCounting) {
     std::vector<std::size_t> order(rank);
     for (std::size_t axis = 0; axis < rank; ++axis) order[axis] = axis;
     for (std::size_t axis = rank - 1; axis > 0; --axis) {
-      std::swap(order[axis], order[static_cast<std::size_t>(
-                                 random.between(0, static_cast<std::int64_t>(axis)))]);
+      std::swap(
+          order[axis],
+          order[static_cast<std::size_t>(random.between(0, static_cast<std::int64_t>(axis)))]);
     }
     std::vector<std::int64_t> shape(rank), strides(rank);
     std::int64_t step = random.between(1, 2);

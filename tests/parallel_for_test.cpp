@@ -148,8 +148,8 @@ TEST(ParallelFor, Nested) {
 
   EXPECT_THROW(parallel_for(4, 2,
                             [&](std::int64_t, int) {
-                              parallel_for(
-                                  8, 2, [](std::int64_t task, int) { throw TaskFailed(task); });
+                              parallel_for(8, 2,
+                                           [](std::int64_t task, int) { throw TaskFailed(task); });
                             }),
                TaskFailed);
 }

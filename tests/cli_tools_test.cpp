@@ -102,7 +102,8 @@ TEST_F(CliTools, InspectStatistics) {
                           {"ids", Tensor(DType::kInt64, {1, 2}).fill_values({-3, 5})}});
   const Outcome outcome = run("inspect --json " + (folder_ / "a.safetensors"));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
-  for (const nlohmann::json& tensor : outcome.json().at("tensors")) {
+  const nlohmann::json record = outcome.json();
+  for (const nlohmann::json& tensor : record.at("tensors")) {
     if (tensor.at("name") == "x") {
       EXPECT_EQ(tensor.at("dtype"), "BF16");
       EXPECT_EQ(tensor.at("shape"), nlohmann::json({5}));

@@ -45,8 +45,9 @@ test: build  ## every test
 	@ctest --preset release -j $(JOBS)
 
 .PHONY: bench
-bench: build  ## time exact attention over a few lengths and types, after checking it
-	@build/release/cli/longspan bench --seqlen 1024:16384:x4 --causal=0,1 --dtype f32,bf16 -o md
+bench: build  ## exact attention against the multiply-add peak of the same run, after checking it
+	@build/release/bench/exact_forward
+	@build/release/cli/longspan bench --seqlen 512,4096 --causal=0,1 --dtype f32,bf16 -o md
 
 .PHONY: lint
 lint: deps  ## clang-format, floors, clang-tidy (4 minutes on 2 cores)

@@ -122,8 +122,10 @@ INSTANTIATE_TEST_SUITE_P(Cases, ExactGolden, testing::ValuesIn(golden_names("exa
 INSTANTIATE_TEST_SUITE_P(Cases, ExactGoldenNarrow, testing::ValuesIn(narrow_names()),
                          [](const auto& one) { return one.param; });
 
-TEST(ExactGoldenFiles, AreAllThere) { EXPECT_EQ(golden_names("exact").size(), 82u);
-  EXPECT_EQ(narrow_names().size(), 11u); }
+TEST(ExactGoldenFiles, AreAllThere) {
+  EXPECT_EQ(golden_names("exact").size(), 82u);
+  EXPECT_EQ(narrow_names().size(), 11u);
+}
 
 }  // namespace
 }  // namespace longspan::test

@@ -13,14 +13,11 @@ mkdir -p "$build"
 ln -sfn /usr/include/hwy "$build/hwy"
 ln -sfn /usr/include/nlohmann "$build/nlohmann"
 
-# Registers of unknown length (SVE) cannot stand in arrays, which the kernels' tiles are.
-sve='HWY_DISABLED_TARGETS=(HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128)'
-
 count=0
 for source in src/*/*.cpp; do
   [ "$source" != src/base/parallel_for_tbb.cpp ] || continue
   "${CXX:?}" -std=c++20 -O2 -fPIC -Wall -Wextra -Wpedantic -Wshadow -Wno-restrict -Wno-psabi -Werror \
-    -DLONGSPAN_VERSION='"arm"' "-D$sve" -Iinclude -Isrc -isystem "$build" \
+    -DLONGSPAN_VERSION='"arm"' -Iinclude -Isrc -isystem "$build" \
     -c "$source" -o "$1/$(tr / _ <<<"${source%.cpp}").o"
   count=$((count + 1))
 done

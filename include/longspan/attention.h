@@ -41,10 +41,10 @@ struct AttentionOptions {
 //
 // A row that sees no key gets output 0 and lse -inf. Any extent but head_dim and head_dim_v may be
 // 0. Results are bitwise the same for any number of threads, and for a batch entry alone or in any
-// batch. The outputs must not overlap the inputs or each other, from their first byte to their last.
-// Workspace is allocated once at the entry, O(threads), see plan_attention. With LONGSPAN_LOG=1 in
-// the environment one line a call goes to stderr. Throws Error; a call that threw has unspecified
-// outputs.
+// batch. The outputs must not overlap the inputs or each other, from their first byte to their
+// last. Workspace is allocated once at the entry, O(threads), see plan_attention. With
+// LONGSPAN_LOG=1 in the environment one line a call goes to stderr. Throws Error; a call that threw
+// has unspecified outputs.
 void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value, Partial result,
                const AttentionOptions& options = {}, const Execution& execution = {});
 

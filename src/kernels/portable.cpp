@@ -8,6 +8,11 @@
 #include <algorithm>
 #include <cctype>
 
+// SSSE3 has nothing that SSE4 and the scalar fall-back do not serve; the micro-kernel keeps vectors
+// in arrays, which sizeless types (SVE) do not allow.
+#undef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/portable.cpp"
 #include <hwy/foreach_target.h>  // must come before highway.h

@@ -149,9 +149,21 @@ class Forward {
     }
   };
 
+  // Lanes whose scores are so large that half a unit in their last place counts in the exponent:
+  // there the rounding of the reference must meet the same rounding of the score, which a fused
+  // multiply-subtract does not do.
+  static HWY_INLINE M is_huge(V reference) {
+    const D d;
+    const V limit = hn::Set(d, sizeof(T) == 4 ? T(0x1p23) : T(0x1p52));
+    return hn::And(hn::Gt(hn::Abs(reference), limit), hn::Ne(reference, hn::Neg(hn::Inf(d))));
+  }
+
   // True when every lane's sum stayed in the safe range; the state's sums are then up to date.
   static HWY_INLINE bool fused(const ForwardBlock<T>& b) {
     const D d;
+    for (std::int64_t l = 0; l < kWidth; l += kLanes) {
+      if (!hn::AllFalse(d, is_huge(hn::Load(d, b.state.reference + l)))) return false;
+    }
     FusedState state{{}, b.exponent_scale, b.state.reference, kExp2Constants<T>};
     for_row_groups(b.keys, FusedRows{b, state});
     bool safe = true;
@@ -237,11 +249,13 @@ class Forward {
   // probabilities and their sum for one vector of lanes, relative to `reference`.
   static HWY_INLINE V exponentiate(const ForwardBlock<T>& b, int n, V scale, V reference) {
     const D d;
+    const M huge = is_huge(reference);
     V sum = hn::Zero(d);
     for (std::int64_t k = 0; k < b.keys; ++k) {
       const V s = hn::Load(d, b.scores + k * kWidth + n * kLanes);
-      const V p =
-          hn::IfThenElseZero(visible_lanes(b, k, n), exp2_of(d, hn::MulSub(s, scale, reference)));
+      const V exponent = hn::IfThenElse(huge, hn::Sub(hn::Mul(s, scale), reference),
+                                        hn::MulSub(s, scale, reference));
+      const V p = hn::IfThenElseZero(visible_lanes(b, k, n), exp2_of(d, exponent));
       sum = hn::Add(sum, p);
       hn::Store(p, d, b.probabilities + k * kWidth + n * kLanes);
     }

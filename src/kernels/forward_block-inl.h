@@ -70,7 +70,7 @@ class Forward {
   static constexpr std::uint64_t kAllLanes =
       kWidth == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << (kWidth % 64)) - 1;
 
-  // Calls body(std::integral_constant<int, R>, first) for groups of kRows rows and the rest.
+  // Calls body.run<R>(first) for groups of kRows rows and once for the rest.
   template <int R, class Body>
   static HWY_INLINE void rest_of(std::int64_t first, std::int64_t rest, const Body& body) {
     if constexpr (R > 0) {

@@ -19,8 +19,9 @@
 // gives a NaN weight and so a NaN row. Dividing by the sum of the very weights used stays right
 // where |lse| is large (exp(lse(A) - lse(A u B)) does not).
 //
-// Ops is the vocabulary: a type V, max(a, b), exp(x) and zero_where_minus_inf(x, y), which is y but
-// 0 where x is -inf. exp is to any one base; references are logarithms to that base.
+// Ops is the vocabulary: a type V, max(a, b), sub(a, b), mul(a, b), mul_add(a, b, c) = a b + c,
+// exp(x) and zero_where_minus_inf(x, y), which is y but 0 where x is -inf. exp is to any one base;
+// references are logarithms to that base.
 template <class Ops>
 struct MergeRule {
   using V = typename Ops::V;

@@ -17,9 +17,20 @@
 
 namespace longspan {
 
+// Standard dropout: each weight is dropped from the numerator with this probability and the rest
+// are scaled by 1 / (1 - probability); lse is that of all weights. Which ones are dropped is a
+// function of (seed, batch, head, query, key) alone: Philox 4x32-10 with key = seed and counter
+// (key / 4, query, head, batch), indices of the tensors; key j takes word j mod 4 and is kept when
+// it is >= probability * 2^32. At probability 1 every output is 0.
+//
 // score = scale * (query . key), then softcap * tanh(score / softcap) when softcap > 0, then +
 // bias, then - slope * |i + query_offset - j| (ALiBi), then the mask. Views with data == nullptr
 // are absent.
+struct Dropout {
+  double probability = 0;  // of dropping a weight, in [0, 1]; 0: off, no bit changes
+  std::uint64_t seed = 0;
+};
+
 struct AttentionOptions {
   std::optional<double> scale;  // default 1 / sqrt(head_dim); must be finite
   double softcap = 0;           // 0: off
@@ -29,6 +40,7 @@ struct AttentionOptions {
       bias;  // floating, broadcastable to [batch, num_heads, seqlen_q, seqlen_k]; -inf excludes
   ConstTensorView alibi_slopes;  // floating, [num_heads] or [batch, num_heads]
   ConstTensorView sinks;  // floating, [num_heads]: logit of a virtual key of value 0, part of lse
+  Dropout dropout;
 };
 
 // query: [batch, seqlen_q, num_heads, head_dim]; key: [batch, seqlen_k, num_heads_kv, head_dim];
@@ -47,6 +59,33 @@ struct AttentionOptions {
 // has unspecified outputs.
 void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value, Partial result,
                const AttentionOptions& options = {}, const Execution& execution = {});
+
+// Where gradients go; an absent one (data == nullptr) is not computed. query, key, value: the
+// shapes of the inputs, the output's dtype or float32. bias: the shape of the bias, float32
+// (float64 for float64 inputs), summed over the axes that it broadcasts along. sinks: [num_heads],
+// likewise.
+struct Gradients {
+  TensorView query;
+  TensorView key;
+  TensorView value;
+  TensorView bias;
+  TensorView sinks;
+};
+
+// The gradients of sum(output * dresult.output) + sum(lse * dresult.lse), where result is what
+// attention() gave for the same inputs and options (its lse is required) and dresult is the
+// gradient with respect to it; dresult.lse may be absent (0). The weights are computed again from
+// lse, tile by tile (Dao et al. 2022):
+//   P = exp(score - lse), D_i = doutput_i . output_i - dlse_i, dP = doutput value^T,
+//   dS = P * (dP - D), dquery = scale dS key, dkey = scale dS^T query, dvalue = P^T doutput.
+// Sums are taken in float32 (float64 for float64), key and value gradients over the heads of a
+// group as well. Memory beside the tensors: O(threads), one number for each row and head, and one
+// float32 copy of the query's gradient where its type is narrower. A row that sees no key gives
+// zero gradients; excluded pairs contribute nothing, even where they hold NaN or inf. Bitwise the
+// same for any number of threads. Overlap, threads, errors: as attention().
+void attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                        ConstPartial result, ConstPartial dresult, Gradients into,
+                        const AttentionOptions& options = {}, const Execution& execution = {});
 
 // What attention() would do, without doing it.
 struct AttentionPlan {

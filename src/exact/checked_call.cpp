@@ -193,6 +193,8 @@ CheckedCall check_call(const ConstTensorView& query, const ConstTensorView& key,
   call.bias = check_bias(options.bias, call);
   call.alibi_slopes = check_head_numbers("alibi_slopes", options.alibi_slopes, call, true);
   call.sinks = check_head_numbers("sinks", options.sinks, call, false);
+  require(options.dropout.probability == 0,
+          [] { return std::string("attention: dropout is not computed yet"); });
   check_execution(execution);
   return call;
 }

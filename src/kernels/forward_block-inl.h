@@ -96,8 +96,8 @@ class Forward {
       LONGSPAN_UNROLL
       for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(d);
     }
-    multiply<Layout::kRowMajor, R, N>(d, b.key + first * b.key_stride, b.key_stride, b.head_dim,
-                                      b.query, acc);
+    multiply<PlainDot<T>, Layout::kRowMajor>(b.key + first * b.key_stride, b.key_stride, b.head_dim,
+                                             b.query, kWidth, acc);
   }
 
   // What the fused path reads and sums beside the products, in memory between tiles.
@@ -327,8 +327,8 @@ class Forward {
       if (b.skip_hidden_values && b.visible != nullptr) {
         masked_values<R>(first, acc);
       } else {
-        multiply<Layout::kColumnMajor, R, N>(d, b.value + first, b.value_stride, b.keys,
-                                             b.probabilities, acc);
+        multiply<PlainDot<T>, Layout::kColumnMajor>(b.value + first, b.value_stride, b.keys,
+                                                    b.probabilities, kWidth, acc);
       }
       // The block's sum starts at 0 and is added once: at 65536 keys the error is 7 times smaller.
       LONGSPAN_UNROLL

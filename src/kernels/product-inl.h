@@ -45,21 +45,38 @@ enum class Layout {
   kColumnMajor,  // a[k * stride + r]: components of values meet a panel of probabilities
 };
 
-template <Layout kLayout, int R, int N, class D, class T = hn::TFromD<D>>
-HWY_INLINE void multiply(D d, const T* HWY_RESTRICT a, std::int64_t stride, std::int64_t depth,
-                         const T* HWY_RESTRICT b, hn::Vec<D> (&c)[R][N]) {
-  constexpr std::int64_t kWidth = N * static_cast<std::int64_t>(hn::MaxLanes(D()));
+// How one operand of A meets a vector of operands of B. An operand is kValues neighbours along the
+// dimension that is summed over, so the depth of a product is counted in operands.
+template <class T>
+struct PlainDot {
+  using Real = T;
+  using Operand = T;
+  using D = hn::ScalableTag<T>;
+  using Row = hn::Vec<D>;
+  static constexpr int kValues = 1;
+  static HWY_INLINE Row load(const Operand* b) { return hn::Load(D(), b); }
+  static HWY_INLINE Row broadcast(Operand a) { return hn::Set(D(), a); }
+  static HWY_INLINE hn::Vec<D> multiply_add(Row a, Row b, hn::Vec<D> c) {
+    return hn::MulAdd(a, b, c);
+  }
+};
+
+template <class Dot, Layout kLayout, int R, int N>
+HWY_INLINE void multiply(const typename Dot::Operand* HWY_RESTRICT a, std::int64_t stride,
+                         std::int64_t depth, const typename Dot::Operand* HWY_RESTRICT b,
+                         std::int64_t b_stride, hn::Vec<typename Dot::D> (&c)[R][N]) {
+  constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(typename Dot::D()));
   LONGSPAN_UNROLL_4
   for (std::int64_t k = 0; k < depth; ++k) {
-    hn::Vec<D> row[N];
+    typename Dot::Row row[N];
     LONGSPAN_UNROLL
-    for (int n = 0; n < N; ++n) row[n] = hn::Load(d, b + k * kWidth + n * hn::MaxLanes(D()));
+    for (int n = 0; n < N; ++n) row[n] = Dot::load(b + k * b_stride + n * kLanes);
     LONGSPAN_UNROLL
     for (int r = 0; r < R; ++r) {
-      const T scalar = kLayout == Layout::kRowMajor ? a[r * stride + k] : a[k * stride + r];
-      const hn::Vec<D> broadcast = hn::Set(d, scalar);
+      const auto scalar =
+          Dot::broadcast(kLayout == Layout::kRowMajor ? a[r * stride + k] : a[k * stride + r]);
       LONGSPAN_UNROLL
-      for (int n = 0; n < N; ++n) c[r][n] = hn::MulAdd(broadcast, row[n], c[r][n]);
+      for (int n = 0; n < N; ++n) c[r][n] = Dot::multiply_add(scalar, row[n], c[r][n]);
     }
   }
 }

@@ -4,13 +4,12 @@
 // Plans a forward call.
 #include "engine/forward_plan.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <string>
 
 #include "base/check.h"
 #include "base/parallel_for.h"
+#include "engine/cache_size.h"
 #include "engine/forward_worker.h"
 
 namespace longspan::engine {
@@ -21,12 +20,6 @@ namespace {
 // head_dim 64. A third of the cache is theirs.
 constexpr std::int64_t kLeastPanels = 8;
 constexpr std::int64_t kMostPanels = 32;
-
-std::int64_t panel_budget() {
-  constexpr std::int64_t kTypical = 1 << 20;
-  static const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);  // 0 or -1 when the system does not say
-  return (found > 0 ? found : kTypical) / 3;
-}
 
 constexpr std::int64_t kTasksPerThread = 4;
 
@@ -64,7 +57,8 @@ class Planner {
   void choose_panels() {
     const std::int64_t panel_bytes = plan_.rows_per_panel * (call_.head_dim + call_.head_dim_v) *
                                      static_cast<std::int64_t>(sizeof(T));
-    std::int64_t panels = std::clamp(panel_budget() / panel_bytes, kLeastPanels, kMostPanels);
+    std::int64_t panels =
+        std::clamp(second_level_cache() / 3 / panel_bytes, kLeastPanels, kMostPanels);
     if (execution_.query_chunk > 0) {
       panels = ceil_div(execution_.query_chunk, plan_.rows_per_panel) * group_;
     } else {

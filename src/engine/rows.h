@@ -122,4 +122,10 @@ void store_lane(const RowTarget& target, std::int64_t n, const T* panel, std::in
   });
 }
 
+// row n = x, dim times.
+template <class T>
+void store_repeated(const RowTarget& target, std::int64_t n, T x, std::int64_t dim) noexcept {
+  store_lane(target, n, &x, 0, dim, 0, T{1});
+}
+
 }  // namespace longspan::engine

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "engine/forward_call.h"
+#include "engine/attention_call.h"
 
 namespace longspan::engine {
 
@@ -15,8 +15,8 @@ namespace longspan::engine {
 // rows.count. A bias of -inf excludes: its bit in words is cleared and 0 is stored. Returns true
 // when there was one.
 template <class T>
-bool load_bias(const BiasSource& bias, std::int64_t batch, const PanelRows& rows, mask::Range keys,
-               std::int64_t width, T* tile, std::uint64_t* words) noexcept {
+bool load_bias(const BiasSource& bias, std::int64_t batch, const PanelQueries& rows,
+               mask::Range keys, std::int64_t width, T* tile, std::uint64_t* words) noexcept {
   bool excludes = false;
   base::visit_floating(bias.dtype, [&](auto tag) {
     using E = decltype(tag);
@@ -43,7 +43,7 @@ bool load_bias(const BiasSource& bias, std::int64_t batch, const PanelRows& rows
 
 // Positions relative to the first key of the tile: differences up to 2^24 are exact in float32.
 template <class T>
-void load_positions(const mask::BoundMask& mask, std::int64_t batch, const PanelRows& rows,
+void load_positions(const mask::BoundMask& mask, std::int64_t batch, const PanelQueries& rows,
                     mask::Range keys, std::int64_t width, T* query_positions,
                     T* key_positions) noexcept {
   const std::int64_t origin = mask.key_position(batch, keys.begin);

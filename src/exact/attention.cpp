@@ -17,6 +17,7 @@
 #include "base/parallel_for.h"
 #include "engine/forward_plan.h"
 #include "engine/forward_worker.h"
+#include "exact/call_setup.h"
 #include "exact/checked_call.h"
 #include "kernels/registry.h"
 
@@ -26,10 +27,10 @@ namespace {
 
 // The results of a call: (output, lse), or the summary (numerator in `output`, sum, max).
 struct Results {
-  ResultAxes output;
-  ResultAxes lse;
-  ResultAxes sum;
-  ResultAxes max;
+  TensorAxes output;
+  TensorAxes lse;
+  TensorAxes sum;
+  TensorAxes max;
 };
 
 template <class T>
@@ -39,27 +40,15 @@ class ExactForward {
                const Execution& execution, bool exact_reference)
       : checked_(checked),
         kernel_(kernel::choose_kernel(execution.kernel)),
-        mask_(options.mask, options.query_offset,
-              {checked.batch, checked.num_heads, checked.seqlen_q, checked.seqlen_k},
-              checked.alibi_slopes.data != nullptr) {
-    call_.kernel = &kernel_.template table<T>();
-    call_.mask = &mask_;
+        mask_(bind_mask(checked, options)) {
+    describe_call(checked, options, execution, kernel_, mask_, call_);
     call_.segments = engine::choose_segments(checked.seqlen_k, execution.key_chunk);
-    call_.head_dim = checked.head_dim;
-    call_.head_dim_v = checked.head_dim_v;
-    call_.scale = checked.scale;
-    call_.softcap = options.softcap;
-    call_.bias = checked.bias;
-    call_.alibi_slopes = checked.alibi_slopes;
-    call_.sinks = checked.sinks;
     const engine::RowSource key = checked.key.source(0, 0);
     const engine::RowSource value = checked.value.source(0, 0);
     call_.packs_keys = engine::needs_packing<T>(key) || engine::needs_packing<T>(value) ||
                        engine::gains_by_packing(key, checked.head_dim) ||
                        engine::gains_by_packing(value, checked.head_dim_v);
     call_.exact_reference = exact_reference;
-    call_.stop = execution.stop;
-    call_.progress = execution.progress;
     group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
     plan_ = engine::plan_forward(
         call_, {checked.batch, checked.num_heads, checked.num_heads_kv, checked.seqlen_q},
@@ -170,29 +159,20 @@ auto with_forward(const CheckedCall& checked, const AttentionOptions& options,
   return body(forward);
 }
 
-std::string log_line(const ConstTensorView& query, const ConstTensorView& key,
-                     const ConstTensorView& value, const AttentionPlan& plan) {
-  return std::string("attention ") + name_of(query.dtype) + ", query " + shape_string(query) +
-         ", key " + shape_string(key) + ", value " + shape_string(value) + ", kernel " +
-         plan.kernel + ", " + std::to_string(plan.threads) + " threads, " +
-         std::to_string(plan.tiles_visited) + " tiles visited, " +
-         std::to_string(plan.tiles_skipped) + " skipped";
-}
-
 }  // namespace
 }  // namespace exact
 
 void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value, Partial result,
                const AttentionOptions& options, const Execution& execution) {
   const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
-  exact::ResultChecker checker(checked);
+  exact::ResultChecker checker("attention", checked);
   exact::Results results;
   results.output = checker.output(result.output);
   results.lse = checker.lse(result.lse);
   exact::with_forward(checked, options, execution, false, [&](auto& forward) {
     const base::CallLog log;
     forward.run(results);
-    log.write([&] { return exact::log_line(query, key, value, forward.describe()); });
+    log.write([&] { return exact::log_line("attention", query, key, value, forward.describe()); });
   });
 }
 
@@ -210,7 +190,7 @@ void summarize_chunk(ConstTensorView query, ConstTensorView key, ConstTensorView
   base::require(checked.sinks.data == nullptr, [] {
     return std::string("summarize_chunk: sinks belong to no chunk of keys; expected none");
   });
-  exact::ResultChecker checker(checked);
+  exact::ResultChecker checker("summarize_chunk", checked);
   exact::Results results;
   results.output = checker.numerator(into.numerator);
   results.sum = checker.row_numbers("sum", into.sum);

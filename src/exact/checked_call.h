@@ -49,15 +49,17 @@ CheckedCall check_call(const ConstTensorView& query, const ConstTensorView& key,
                        const ConstTensorView& value, const AttentionOptions& options,
                        const Execution& execution);
 
-// The axes of a result tensor; those that it lacks have stride 0.
-struct ResultAxes {
-  void* data = nullptr;
+// The axes of a tensor that belongs to the queries or keys of a call; those that it lacks have
+// stride 0.
+struct TensorAxes {
+  void* data = nullptr;  // of a result; inputs are only read through source()
   DType dtype = DType::kFloat32;
   std::int64_t batch_stride = 0;
   std::int64_t seqlen_stride = 0;
   std::int64_t head_stride = 0;
   std::int64_t dim_stride = 0;
 
+  engine::RowSource source(std::int64_t batch, std::int64_t head) const noexcept;
   engine::RowTarget target(std::int64_t batch, std::int64_t head) const noexcept;
 };
 
@@ -66,24 +68,40 @@ struct NamedExtent {
   base::Extent extent;
 };
 
-// Checks the results of one call, each against the inputs and the results before it.
+// Checks the results of one call, each against the inputs and the results before it. `axes` of a
+// tensor at rank 4, by letter: b(atch), s(eqlen_q), k (seqlen_k), h(eads), g (num_heads_kv, one for
+// each group), e (head_dim), d (head_dim_v). Rank 3 lacks the batch, rank 2 the heads, too.
 class ResultChecker {
  public:
-  explicit ResultChecker(const CheckedCall& call) : call_(call) {}
+  // `function` names the caller in errors.
+  ResultChecker(const char* function, const CheckedCall& call) : function_(function), call_(call) {}
   // The query's shape with head_dim_v; the query's dtype or float32.
-  ResultAxes output(const TensorView& view);
+  TensorAxes output(const TensorView& view);
   // The same shape, in the type that the call computes in.
-  ResultAxes numerator(const TensorView& view);
+  TensorAxes numerator(const TensorView& view);
   // [batch, seqlen_q, num_heads] and lower: the paper's sum and max.
-  ResultAxes row_numbers(const char* name, const TensorView& view);
+  TensorAxes row_numbers(const char* name, const TensorView& view);
   // [batch, num_heads, seqlen_q] and lower; may be absent.
-  ResultAxes lse(const TensorView& view);
+  TensorAxes lse(const TensorView& view);
+  // A gradient, in the query's dtype or float32; may be absent.
+  TensorAxes gradient(const char* name, const TensorView& view, const char* axes);
+  // A gradient in the type that the call computes in, of the shape of `like`; may be absent.
+  void gradient_like(const char* name, const TensorView& view, const ConstTensorView& like);
+  // Inputs beyond query, key and value: what was computed before, and the gradient with respect to
+  // it.
+  TensorAxes output_input(const char* name, const ConstTensorView& view);
+  TensorAxes lse_input(const char* name, const ConstTensorView& view);
 
  private:
-  ResultAxes check(const char* name, const TensorView& view, const char* axes);
+  TensorAxes check_axes(const char* name, const ConstTensorView& view, const char* axes) const;
+  TensorAxes check_result(const char* name, const TensorView& view, const char* axes);
+  void check_overlap(const char* name, const TensorView& view);
+  void check_narrow_or_float32(const char* name, DType dtype) const;
+  void check_state_dtype(const char* name, DType dtype) const;
 
+  const char* function_;
   const CheckedCall& call_;
-  std::vector<NamedExtent> written_;
+  std::vector<NamedExtent> others_;  // further inputs, and the results so far
 };
 
 }  // namespace longspan::exact

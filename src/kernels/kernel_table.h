@@ -66,12 +66,21 @@ struct ForwardBlock {
 };
 
 template <class T>
+struct BackwardBlock;  // backward_block.h
+
+template <class T>
 struct KernelTable {
   int lanes = 0;
   int vectors = 0;             // widest panel, in vectors
   std::int64_t key_block = 0;  // keys per block that the engine should use
   // forward_block[v - 1] for panels of v vectors. Returns true when it took the slow path.
   bool (*forward_block[kMaxVectors])(const ForwardBlock<T>& block) = {};
+  // Likewise; false when no pair of the tile is visible, and then nothing was written.
+  bool (*backward_block[kMaxVectors])(const BackwardBlock<T>& block) = {};
+  int row_group = 1;  // rows that the kernels handle together: packed rows are padded to a multiple
+  // out[c][r] = in[r][c] for r < rows, c < columns.
+  void (*transpose)(const T* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns,
+                    T* out, std::int64_t out_stride) = nullptr;
   // into <- into merged with part, for a panel of `width` lanes.
   void (*merge_state)(const PanelState<T>& into, const PanelState<T>& part, std::int64_t width,
                       std::int64_t head_dim_v) = nullptr;

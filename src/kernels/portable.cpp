@@ -8,10 +8,8 @@
 #include <algorithm>
 #include <cctype>
 
-// SSSE3 has nothing that SSE4 and the scalar fall-back do not serve; the micro-kernel keeps vectors
-// in arrays, which sizeless types (SVE) do not allow.
 #undef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+#define HWY_DISABLED_TARGETS LONGSPAN_DISABLED_TARGETS
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/portable.cpp"
@@ -19,6 +17,7 @@
 // clang-format off
 #include <hwy/highway.h>
 #include "kernels/forward_block-inl.h"
+#include "kernels/transpose-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -40,6 +39,8 @@ KernelTable<T> make_table() {
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
   table.forward_block[2] = Forward<T, 3>::block;
 #endif
+  table.row_group = kRows;
+  table.transpose = transpose<T>;
   table.merge_state = merge_state<T>;
   table.all_finite = all_finite<T>;
   return table;
@@ -76,6 +77,7 @@ std::vector<PortableKernel> list_kernels() {
     if (kernel.usable) {
       hwy::GetChosenTarget().Update(target);
       HWY_DYNAMIC_DISPATCH(fill_tables)(kernel);
+      fill_backward(kernel);
     }
     kernels.push_back(std::move(kernel));
   }

@@ -10,6 +10,10 @@
 
 #include "kernels/kernel_table.h"
 
+// SSSE3 has nothing that SSE4 and the scalar fall-back do not serve; the micro-kernel keeps vectors
+// in arrays, which sizeless types (SVE) do not allow.
+#define LONGSPAN_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+
 namespace longspan::kernel {
 
 struct PortableKernel {
@@ -19,6 +23,10 @@ struct PortableKernel {
   KernelTable<float> float32;
   KernelTable<double> float64;
 };
+
+// Fills in the backward functions of the target that Highway has chosen last
+// (portable_backward.cpp: a translation unit of its own, because each takes a minute to compile).
+void fill_backward(PortableKernel& kernel);
 
 // Every target in this build, best first. Tables of targets that the processor lacks are empty.
 const std::vector<PortableKernel>& portable_kernels();

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Plans a backward call.
+#include "engine/backward_plan.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.h"
+#include "base/parallel_for.h"
+#include "engine/backward_worker.h"
+#include "engine/cache_size.h"
+
+namespace longspan::engine {
+namespace {
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+void choose_panels(BackwardCall<T>& call, const Execution& execution) {
+  constexpr std::int64_t kLeastPanels = 4;
+  constexpr std::int64_t kMostPanels = 16;
+  const std::int64_t lanes = call.kernel->lanes;
+  // Panels of equal width: 64 queries are 32 + 32, not 48 + 16.
+  const std::int64_t vectors = std::max<std::int64_t>(ceil_div(call.seqlen_q, lanes), 1);
+  call.rows_per_panel = lanes * ceil_div(vectors, ceil_div(vectors, call.kernel->vectors));
+  if (execution.query_chunk > 0) {
+    call.rows_per_panel = std::min(call.rows_per_panel, execution.query_chunk);
+  }
+  // Queries and doutput twice each and dquery, beside keys, values and their gradients.
+  const auto size = static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t panel = call.rows_per_panel * (3 * call.head_dim + 2 * call.head_dim_v) * size;
+  const std::int64_t keys = call.ranges.length * 2 * (call.head_dim + call.head_dim_v) * size;
+  const std::int64_t budget = second_level_cache() * 2 / 3 - keys;
+  const std::int64_t wanted = execution.query_chunk > 0
+                                  ? ceil_div(execution.query_chunk, call.rows_per_panel)
+                                  : std::clamp(budget / panel, kLeastPanels, kMostPanels);
+  call.panels_per_block =
+      std::min(wanted, std::max<std::int64_t>(ceil_div(call.seqlen_q, call.rows_per_panel), 1));
+}
+
+template <class T>
+std::vector<std::vector<BackwardPlan::Pair>> bundle(const BackwardCall<T>& call,
+                                                    const BackwardShape& shape) {
+  const bool shares_batch = call.bias_gradient != nullptr && call.bias_gradient->shares_batch();
+  const bool shares_heads = call.bias_gradient != nullptr && call.bias_gradient->shares_heads();
+  const std::int64_t by_batch = shares_batch ? 1 : shape.batch;
+  const std::int64_t by_head = shares_heads ? 1 : shape.num_heads_kv;
+  std::vector<std::vector<BackwardPlan::Pair>> bundles(
+      static_cast<std::size_t>(by_batch * by_head));
+  for (std::int64_t b = 0; b < shape.batch; ++b) {
+    for (std::int64_t h = 0; h < shape.num_heads_kv; ++h) {
+      bundles[static_cast<std::size_t>((shares_batch ? 0 : b) * by_head + (shares_heads ? 0 : h))]
+          .push_back({b, h});
+    }
+  }
+  return bundles;
+}
+
+}  // namespace
+
+template <class T>
+BackwardPlan plan_backward(BackwardCall<T>& call, const BackwardShape& shape, bool copies_dquery,
+                           const Execution& execution) {
+  BackwardPlan plan;
+  choose_panels(call, execution);
+  plan.bundles = bundle(call, shape);
+  plan.ranges = call.ranges.count();
+  plan.threads = base::resolve_threads(execution.threads, plan.tasks());
+  plan.worker_bytes = BackwardWorker<T>::workspace_bytes(call);
+  plan.shared_bytes =
+      sizeof(T) * static_cast<std::size_t>(shape.batch * shape.num_heads * call.seqlen_q *
+                                           (1 + (copies_dquery ? call.head_dim : 0)));
+  while (execution.memory_limit > 0 && plan.workspace_bytes() > execution.memory_limit) {
+    if (call.panels_per_block > 4) {
+      call.panels_per_block /= 2;
+    } else if (plan.threads > 1) {
+      --plan.threads;
+    } else if (call.panels_per_block > 1) {
+      call.panels_per_block = 1;
+    } else {
+      base::fail(ErrorCode::kOutOfMemory,
+                 "attention_backward: no plan fits memory_limit; the least workspace is " +
+                     std::to_string(plan.workspace_bytes()) + " bytes, the limit " +
+                     std::to_string(execution.memory_limit));
+    }
+    plan.worker_bytes = BackwardWorker<T>::workspace_bytes(call);
+  }
+  return plan;
+}
+
+template BackwardPlan plan_backward(BackwardCall<float>&, const BackwardShape&, bool,
+                                    const Execution&);
+template BackwardPlan plan_backward(BackwardCall<double>&, const BackwardShape&, bool,
+                                    const Execution&);
+
+}  // namespace longspan::engine

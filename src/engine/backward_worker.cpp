@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// The backward pass of one range of keys. Blocks of queries outside, blocks of keys inside them,
+// panels innermost: the panels of a block of queries and the keys of the range stay in the second
+// level cache together.
+#include "engine/backward_worker.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "engine/bias_gradient.h"
+#include "engine/turns.h"
+
+namespace longspan::engine {
+namespace {
+
+std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+template <class T>
+std::int64_t padded(const BackwardCall<T>& call, std::int64_t dim) {
+  return round_up(round_up(dim, call.kernel->row_group), call.kernel->lanes);
+}
+
+// Rows first .. first + count of the source as rows of T, padded with zeros to `rows` and `stride`.
+template <class T>
+void load_padded(const RowSource& source, std::int64_t first, std::int64_t count, std::int64_t dim,
+                 std::int64_t rows, std::int64_t stride, T* out) noexcept {
+  base::visit_floating(source.dtype, [&](auto tag) {
+    using E = decltype(tag);
+    for (std::int64_t n = 0; n < count; ++n) {
+      const E* row = static_cast<const E*>(source.data) + (first + n) * source.row_stride;
+      T* into = out + n * stride;
+      if (source.dim_stride == 1) {
+        for (std::int64_t d = 0; d < dim; ++d) into[d] = static_cast<T>(base::to_float(row[d]));
+      } else {
+        for (std::int64_t d = 0; d < dim; ++d) {
+          into[d] = static_cast<T>(base::to_float(row[d * source.dim_stride]));
+        }
+      }
+      std::fill(into + dim, into + stride, T{0});
+    }
+  });
+  std::fill(out + count * stride, out + rows * stride, T{0});
+}
+
+}  // namespace
+
+template <class T>
+BackwardWorker<T>::BackwardWorker(const BackwardCall<T>& call, std::byte* workspace)
+    : call_(call),
+      block_rows_(
+          round_up(std::min(call.kernel->key_block, call.ranges.length), call.kernel->row_group)),
+      width_(std::int64_t{call.kernel->lanes} * call.kernel->vectors),
+      stride_(padded(call, call.head_dim)),
+      stride_v_(padded(call, call.head_dim_v)),
+      terms_(call, call.kernel->key_block, width_),
+      panels_(static_cast<std::size_t>(call.panels_per_block)),
+      blocks_(static_cast<std::size_t>((call.ranges.length + call.kernel->key_block - 1) /
+                                       call.kernel->key_block)) {
+  base::Carver carver(workspace);
+  carve(carver);
+}
+
+template <class T>
+std::size_t BackwardWorker<T>::workspace_bytes(const BackwardCall<T>& call) {
+  BackwardWorker counted(call, nullptr);
+  base::Carver carver;
+  counted.carve(carver);
+  return carver.used();
+}
+
+template <class T>
+void BackwardWorker<T>::carve(base::Carver& carver) {
+  const std::int64_t group = call_.kernel->row_group;
+  for (Panel& panel : panels_) {
+    panel.query_lanes = carver.take<T>(call_.head_dim * width_);
+    panel.doutput_lanes = carver.take<T>(call_.head_dim_v * width_);
+    panel.query_rows = carver.take<T>(width_ * stride_);
+    panel.doutput_rows = carver.take<T>(width_ * stride_v_);
+    panel.lse = carver.take<T>(width_);
+    panel.delta = carver.take<T>(width_);
+    panel.dquery_lanes = carver.take<T>(round_up(call_.head_dim, group) * width_);
+  }
+  for (Block& block : blocks_) {
+    block.key = carver.take<T>(block_rows_ * stride_);
+    block.value = carver.take<T>(block_rows_ * stride_v_);
+    block.dkey = carver.take<T>(block_rows_ * stride_);
+    block.dvalue = carver.take<T>(block_rows_ * stride_v_);
+  }
+  weights_ = carver.take<T>(block_rows_ * width_);
+  if (call_.softcap > 0) slopes_ = carver.take<T>(block_rows_ * width_);
+  if (call_.wants_bias_tiles()) {
+    dscores_ = carver.take<T>(block_rows_ * width_);
+    bias_rows_ = carver.take<T>(block_rows_ * width_);
+  }
+  row_scratch_ = carver.take<T>(width_ * stride_);
+  terms_.carve(carver);
+}
+
+template <class T>
+void BackwardWorker<T>::run(const BackwardTask<T>& task) {
+  load_keys(task);
+  for (const BackwardHead<T>& head : task.heads) {
+    const std::int64_t step = call_.queries_per_block();
+    const std::int64_t blocks = call_.query_blocks();
+    for (std::int64_t n = 0; n < blocks; ++n) {
+      const mask::Range queries{n * step, std::min(call_.seqlen_q, (n + 1) * step)};
+      const mask::Range hull = call_.mask->visible_keys(task.batch, head.head, queries);
+      if (mask::intersect(hull, task.keys).empty()) continue;
+      run_queries(task, head, queries);
+      if (!call_.wants_query) continue;
+      const std::int64_t first_range = hull.begin / call_.ranges.length;
+      const std::int64_t last_range = (hull.end - 1) / call_.ranges.length;
+      const std::int64_t range = task.keys.begin / call_.ranges.length;
+      call_.turns->wait(head.first_turn + n, range - first_range);
+      for (std::int64_t p = 0; p < used_panels_; ++p) {
+        add_dquery(head, panels_[static_cast<std::size_t>(p)], range == first_range,
+                   range == last_range);
+      }
+      call_.turns->finish(head.first_turn + n, range - first_range);
+    }
+  }
+  store_keys(task);
+}
+
+template <class T>
+void BackwardWorker<T>::load_keys(const BackwardTask<T>& task) {
+  const std::int64_t step = call_.kernel->key_block;
+  used_blocks_ = 0;
+  for (std::int64_t begin = task.keys.begin; begin < task.keys.end; begin += step) {
+    Block& block = blocks_[static_cast<std::size_t>(used_blocks_++)];
+    block.keys = {begin, std::min(begin + step, task.keys.end)};
+    load_padded(task.key, begin, block.keys.size(), call_.head_dim, block_rows_, stride_,
+                block.key);
+    load_padded(task.value, begin, block.keys.size(), call_.head_dim_v, block_rows_, stride_v_,
+                block.value);
+    block.finite = call_.kernel->all_finite(block.key, block_rows_ * stride_);
+    std::fill_n(block.dkey, block_rows_ * stride_, T{0});
+    std::fill_n(block.dvalue, block_rows_ * stride_v_, T{0});
+  }
+}
+
+template <class T>
+void BackwardWorker<T>::run_queries(const BackwardTask<T>& task, const BackwardHead<T>& head,
+                                    mask::Range queries) {
+  used_panels_ = 0;
+  for (std::int64_t first = queries.begin; first < queries.end; first += call_.rows_per_panel) {
+    Panel& panel = panels_[static_cast<std::size_t>(used_panels_++)];
+    panel.queries = {head.head, first, std::min(call_.rows_per_panel, queries.end - first)};
+    load_panel(head, panel);
+  }
+  for (std::int64_t k = 0; k < used_blocks_; ++k) {
+    if (call_.stop.stop_requested()) {
+      base::fail(ErrorCode::kCancelled, "attention: stopped on request");
+    }
+    for (std::int64_t p = 0; p < used_panels_; ++p) {
+      run_tile(task, panels_[static_cast<std::size_t>(p)], blocks_[static_cast<std::size_t>(k)]);
+    }
+    if (call_.progress != nullptr) call_.progress->done += used_panels_;
+  }
+}
+
+template <class T>
+void BackwardWorker<T>::load_panel(const BackwardHead<T>& head, Panel& panel) {
+  const std::int64_t lanes = call_.kernel->lanes;
+  const std::int64_t count = panel.queries.count;
+  panel.width = round_up(count, lanes);
+  load_padded(head.query, panel.queries.first, count, call_.head_dim, panel.width, stride_,
+              panel.query_rows);
+  load_padded(head.doutput, panel.queries.first, count, call_.head_dim_v, panel.width, stride_v_,
+              panel.doutput_rows);
+  const double unit = call_.reference_unit();
+  for (std::int64_t lane = 0; lane < panel.width; ++lane) {
+    const std::int64_t n = panel.queries.first + lane;
+    const double lse =
+        lane < count ? base::load_double(head.lse.data, head.lse.dtype, n * head.lse.row_stride)
+                     : -std::numeric_limits<double>::infinity();
+    if (std::isinf(lse) && lse < 0) {  // sees nothing: adds nothing, whatever it holds
+      panel.lse[lane] = std::numeric_limits<T>::infinity();
+      panel.delta[lane] = 0;
+      std::fill_n(panel.query_rows + lane * stride_, stride_, T{0});
+      std::fill_n(panel.doutput_rows + lane * stride_v_, stride_v_, T{0});
+    } else {
+      panel.lse[lane] = static_cast<T>(lse / unit);
+      panel.delta[lane] = head.delta[n];
+    }
+  }
+  panel.finite = call_.kernel->all_finite(panel.query_rows, panel.width * stride_) &&
+                 call_.kernel->all_finite(panel.doutput_rows, panel.width * stride_v_);
+  call_.kernel->transpose(panel.query_rows, stride_, panel.width, call_.head_dim, panel.query_lanes,
+                          panel.width);
+  call_.kernel->transpose(panel.doutput_rows, stride_v_, panel.width, call_.head_dim_v,
+                          panel.doutput_lanes, panel.width);
+  if (call_.wants_query) {
+    std::fill_n(panel.dquery_lanes, round_up(call_.head_dim, call_.kernel->row_group) * panel.width,
+                T{0});
+  }
+}
+
+template <class T>
+void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Block& block) {
+  if (!terms_.load(task.batch, panel.queries, block.keys, panel.width)) return;
+  kernel::BackwardBlock<T> b;
+  b.query_lanes = panel.query_lanes;
+  b.doutput_lanes = panel.doutput_lanes;
+  b.query_rows = panel.query_rows;
+  b.doutput_rows = panel.doutput_rows;
+  b.lse = panel.lse;
+  b.delta = panel.delta;
+  b.key = block.key;
+  b.value = block.value;
+  b.width = panel.width;
+  b.keys = block.keys.size();
+  b.head_dim = call_.head_dim;
+  b.head_dim_v = call_.head_dim_v;
+  b.stride = stride_;
+  b.stride_v = stride_v_;
+  b.scale = static_cast<T>(call_.scale);
+  b.exponent_scale = call_.exponent_scale();
+  b.visible = terms_.visible();
+  b.terms = terms_.terms();
+  b.skip_hidden = b.visible != nullptr && !(panel.finite && block.finite);
+  b.weights = weights_;
+  b.operands = weights_;
+  b.slopes = slopes_;
+  b.dscores = dscores_;
+  b.dquery_lanes = call_.wants_query ? panel.dquery_lanes : nullptr;
+  b.dkey = call_.wants_key ? block.dkey : nullptr;
+  b.dvalue = call_.wants_value ? block.dvalue : nullptr;
+  const bool visited = call_.kernel->backward_block[panel.width / call_.kernel->lanes - 1](b);
+  if (visited && dscores_ != nullptr) {
+    call_.bias_gradient->add_tile(*call_.kernel, task.batch, panel.queries, block.keys, dscores_,
+                                  panel.width, bias_rows_);
+  }
+}
+
+template <class T>
+void BackwardWorker<T>::add_dquery(const BackwardHead<T>& head, const Panel& panel, bool first,
+                                   bool last) {
+  const auto factor = static_cast<T>(call_.scale);
+  call_.kernel->transpose(panel.dquery_lanes, panel.width, call_.head_dim, panel.width,
+                          row_scratch_, stride_);
+  for (std::int64_t lane = 0; lane < panel.queries.count; ++lane) {
+    const std::int64_t n = panel.queries.first + lane;
+    const T* row = row_scratch_ + lane * stride_;
+    T* sum = static_cast<T*>(head.dquery_sum.data) + n * head.dquery_sum.row_stride;
+    const std::int64_t step = head.dquery_sum.dim_stride;
+    if (first) {
+      for (std::int64_t d = 0; d < call_.head_dim; ++d) sum[d * step] = row[d] * factor;
+    } else {
+      for (std::int64_t d = 0; d < call_.head_dim; ++d) sum[d * step] += row[d] * factor;
+    }
+    if (last && head.dquery.data != nullptr) {
+      store_lane(head.dquery, n, sum, 0, call_.head_dim, step, T{1});
+    }
+  }
+}
+
+template <class T>
+void BackwardWorker<T>::store_keys(const BackwardTask<T>& task) {
+  for (std::int64_t k = 0; k < used_blocks_; ++k) {
+    const Block& block = blocks_[static_cast<std::size_t>(k)];
+    for (std::int64_t n = 0; n < block.keys.size(); ++n) {
+      if (call_.wants_key) {
+        store_lane(task.dkey, block.keys.begin + n, block.dkey + n * stride_, 0, call_.head_dim, 1,
+                   static_cast<T>(call_.scale));
+      }
+      if (call_.wants_value) {
+        store_lane(task.dvalue, block.keys.begin + n, block.dvalue + n * stride_v_, 0,
+                   call_.head_dim_v, 1, T{1});
+      }
+    }
+  }
+}
+
+template class BackwardWorker<float>;
+template class BackwardWorker<double>;
+
+}  // namespace longspan::engine

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// One thread's part of a backward call: a range of keys meets the queries that see it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "engine/backward_call.h"
+#include "engine/tile_terms.h"
+#include "kernels/backward_block.h"
+
+namespace longspan::engine {
+
+template <class T>
+class BackwardWorker {
+ public:
+  // `workspace` holds workspace_bytes(call) bytes.
+  BackwardWorker(const BackwardCall<T>& call, std::byte* workspace);
+  static std::size_t workspace_bytes(const BackwardCall<T>& call);
+
+  void run(const BackwardTask<T>& task);
+
+ private:
+  struct Panel {  // a panel of queries, loaded
+    PanelQueries queries;
+    std::int64_t width = 0;
+    bool finite = true;  // neither query nor doutput holds NaN or inf
+    T* query_lanes = nullptr;
+    T* doutput_lanes = nullptr;
+    T* query_rows = nullptr;
+    T* doutput_rows = nullptr;
+    T* lse = nullptr;
+    T* delta = nullptr;
+    T* dquery_lanes = nullptr;
+  };
+  struct Block {  // a block of keys, loaded
+    mask::Range keys;
+    bool finite = true;  // no key holds NaN or inf
+    T* key = nullptr;
+    T* value = nullptr;
+    T* dkey = nullptr;
+    T* dvalue = nullptr;
+  };
+
+  void carve(base::Carver& carver);
+  void load_keys(const BackwardTask<T>& task);
+  void run_queries(const BackwardTask<T>& task, const BackwardHead<T>& head, mask::Range queries);
+  void load_panel(const BackwardHead<T>& head, Panel& panel);
+  void run_tile(const BackwardTask<T>& task, Panel& panel, Block& block);
+  void add_dquery(const BackwardHead<T>& head, const Panel& panel, bool first, bool last);
+  void store_keys(const BackwardTask<T>& task);
+
+  const BackwardCall<T>& call_;
+  std::int64_t block_rows_;  // of keys, with padding
+  std::int64_t width_;       // of a full panel
+  std::int64_t stride_;      // of rows of head_dim, with padding
+  std::int64_t stride_v_;
+  TileTerms<T> terms_;
+  std::vector<Panel> panels_;
+  std::vector<Block> blocks_;
+  std::int64_t used_panels_ = 0;
+  std::int64_t used_blocks_ = 0;
+  T* weights_ = nullptr;      // [key block][width]
+  T* slopes_ = nullptr;       // the same, with softcap
+  T* dscores_ = nullptr;      // the same, with a bias gradient that wants tiles
+  T* bias_rows_ = nullptr;    // [width][key block], likewise
+  T* row_scratch_ = nullptr;  // [width][stride]
+};
+
+}  // namespace longspan::engine

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Loads visibility, bias and positions of one tile.
+#include "engine/tile_terms.h"
+
+#include <algorithm>
+
+#include "engine/score_terms.h"
+
+namespace longspan::engine {
+namespace {
+
+constexpr std::int64_t kSubTile = 32;  // keys whose visibility is asked for together
+
+}  // namespace
+
+template <class T>
+void TileTerms<T>::carve(base::Carver& carver) {
+  words_ = carver.take<std::uint64_t>(most_keys_);
+  if (call_.bias.data != nullptr) bias_ = carver.take<T>(most_keys_ * most_width_);
+  if (call_.alibi_slopes.data != nullptr) {
+    query_positions_ = carver.take<T>(most_width_);
+    key_positions_ = carver.take<T>(most_keys_);
+  }
+}
+
+template <class T>
+bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::Range keys,
+                        std::int64_t width) {
+  visible_ = nullptr;
+  if (!call_.mask->everything_visible()) {
+    switch (call_.mask->coverage(batch, queries.head, queries.range(), keys)) {
+      case mask::Coverage::kNone:
+        return false;
+      case mask::Coverage::kFull:
+        break;
+      case mask::Coverage::kPartial:
+        fill_words(batch, queries, keys);
+        visible_ = words_;
+    }
+  }
+  if (!call_.has_terms()) return true;
+  terms_.softcap = static_cast<T>(call_.softcap);
+  if (call_.bias.data != nullptr) {
+    if (visible_ == nullptr) std::fill_n(words_, keys.size(), ~std::uint64_t{0});
+    if (load_bias(call_.bias, batch, queries, keys, width, bias_, words_)) visible_ = words_;
+    terms_.bias = bias_;
+  }
+  if (call_.alibi_slopes.data != nullptr) {
+    load_positions(*call_.mask, batch, queries, keys, width, query_positions_, key_positions_);
+    terms_.alibi_slope = static_cast<T>(call_.alibi_slopes.at(batch, queries.head));
+    terms_.query_positions = query_positions_;
+    terms_.key_positions = key_positions_;
+  }
+  return true;
+}
+
+// One word per key of a partial tile. Parts that are full or hidden are not asked pair by pair.
+template <class T>
+void TileTerms<T>::fill_words(std::int64_t batch, const PanelQueries& queries, mask::Range keys) {
+  for (std::int64_t begin = keys.begin; begin < keys.end; begin += kSubTile) {
+    const mask::Range part{begin, std::min(begin + kSubTile, keys.end)};
+    std::uint64_t* words = words_ + (begin - keys.begin);
+    switch (call_.mask->coverage(batch, queries.head, queries.range(), part)) {
+      case mask::Coverage::kNone:
+        std::fill_n(words, part.size(), std::uint64_t{0});
+        break;
+      case mask::Coverage::kFull:
+        std::fill_n(words, part.size(), ~std::uint64_t{0});
+        break;
+      case mask::Coverage::kPartial:
+        call_.mask->fill_bits(batch, queries.head, {queries.first, queries.count},
+                              {part.begin, part.size()},
+                              {words, static_cast<std::size_t>(part.size())});
+        break;
+    }
+  }
+}
+
+template class TileTerms<float>;
+template class TileTerms<double>;
+
+}  // namespace longspan::engine

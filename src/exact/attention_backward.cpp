@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// The backward pass of exact attention: checks its tensors, computes delta, hands ranges of keys to
+// the engine, and reduces the gradients of bias and sinks.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/call_log.h"
+#include "base/check.h"
+#include "base/parallel_for.h"
+#include "engine/backward_plan.h"
+#include "engine/backward_worker.h"
+#include "engine/turns.h"
+#include "exact/call_setup.h"
+#include "exact/checked_call.h"
+#include "kernels/registry.h"
+#include "longspan/attention.h"
+
+namespace longspan {
+namespace exact {
+namespace {
+
+struct BackwardTensors {
+  TensorAxes output;
+  TensorAxes lse;
+  TensorAxes doutput;
+  TensorAxes dlse;
+  TensorAxes dquery;
+  TensorAxes dkey;
+  TensorAxes dvalue;
+  TensorView dbias;
+  TensorView dsinks;
+};
+
+BackwardTensors check_tensors(const CheckedCall& checked, const ConstPartial& result,
+                              const ConstPartial& dresult, const Gradients& into,
+                              const AttentionOptions& options) {
+  constexpr const char* kName = "attention_backward";
+  base::require(is_given(result.lse) || element_count(result.lse) == 0, [] {
+    return std::string(
+        "attention_backward: result.lse must be given: weights are computed from it");
+  });
+  base::require(result.output.dtype == dresult.output.dtype, [&] {
+    return std::string("attention_backward: doutput must be ") + name_of(result.output.dtype) +
+           " as the output; found " + name_of(dresult.output.dtype);
+  });
+  ResultChecker checker(kName, checked);
+  BackwardTensors t;
+  t.output = checker.output_input("output", result.output);
+  t.lse = checker.lse_input("lse", result.lse);
+  t.doutput = checker.output_input("doutput", dresult.output);
+  if (is_given(dresult.lse)) t.dlse = checker.lse_input("dlse", dresult.lse);
+  t.dquery = checker.gradient("dquery", into.query, "bshe");
+  t.dkey = checker.gradient("dkey", into.key, "bkge");
+  t.dvalue = checker.gradient("dvalue", into.value, "bkgd");
+  base::require(!is_given(into.bias) || is_given(options.bias), [] {
+    return std::string("attention_backward: dbias is asked for, but the call has no bias");
+  });
+  base::require(!is_given(into.sinks) || is_given(options.sinks), [] {
+    return std::string("attention_backward: dsinks are asked for, but the call has no sinks");
+  });
+  if (is_given(into.bias)) checker.gradient_like("dbias", into.bias, options.bias);
+  if (is_given(into.sinks)) checker.gradient_like("dsinks", into.sinks, options.sinks);
+  t.dbias = into.bias;
+  t.dsinks = into.sinks;
+  return t;
+}
+
+// sum_d a[d] b[d] of row n, in float64.
+double row_dot(const engine::RowSource& a, const engine::RowSource& b, std::int64_t n,
+               std::int64_t dim) noexcept {
+  return base::visit_floating(a.dtype, [&](auto tag) {
+    using E = decltype(tag);
+    const E* x = static_cast<const E*>(a.data) + n * a.row_stride;
+    const E* y = static_cast<const E*>(b.data) + n * b.row_stride;
+    double sum = 0;
+    for (std::int64_t d = 0; d < dim; ++d) {
+      sum += static_cast<double>(base::to_float(x[d * a.dim_stride])) *
+             static_cast<double>(base::to_float(y[d * b.dim_stride]));
+    }
+    return sum;
+  });
+}
+
+double number_at(const engine::RowSource& numbers, std::int64_t n) noexcept {
+  return base::load_double(numbers.data, numbers.dtype, n * numbers.row_stride);
+}
+
+template <class T>
+class ExactBackward {
+ public:
+  ExactBackward(const CheckedCall& checked, const AttentionOptions& options,
+                const Execution& execution, const BackwardTensors& tensors)
+      : checked_(checked),
+        tensors_(tensors),
+        kernel_(kernel::choose_kernel(execution.kernel)),
+        mask_(bind_mask(checked, options)) {
+    describe_call(checked, options, execution, kernel_, mask_, call_);
+    call_.ranges = engine::choose_key_ranges(checked.seqlen_k, execution.key_chunk);
+    call_.seqlen_q = checked.seqlen_q;
+    call_.wants_query = tensors.dquery.data != nullptr;
+    call_.wants_key = tensors.dkey.data != nullptr;
+    call_.wants_value = tensors.dvalue.data != nullptr;
+    if (is_given(tensors.dbias)) make_bias_gradient();
+    group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
+    copies_dquery_ = call_.wants_query && tensors.dquery.dtype != engine::kDTypeOf<T>;
+    plan_ = engine::plan_backward(call_, {checked.batch, checked.num_heads, checked.num_heads_kv},
+                                  copies_dquery_, execution);
+    count_tiles();
+  }
+
+  AttentionPlan describe() const {
+    AttentionPlan plan;
+    plan.kernel = kernel_.name;
+    plan.threads = plan_.threads;
+    plan.query_chunk = call_.queries_per_block();
+    plan.key_chunk = call_.ranges.length;
+    plan.tasks = plan_.tasks();
+    plan.tiles_visited = tiles_visited_;
+    plan.tiles_skipped = tiles_skipped_;
+    plan.workspace_bytes = plan_.workspace_bytes();
+    plan.flop = 2.0 * pairs_ * static_cast<double>(3 * checked_.head_dim + 2 * checked_.head_dim_v);
+    return plan;
+  }
+
+  void run() {
+    const std::int64_t rows = checked_.batch * checked_.num_heads * checked_.seqlen_q;
+    const base::Buffer workspace(plan_.worker_bytes * static_cast<std::size_t>(plan_.threads));
+    const base::Buffer delta(static_cast<std::size_t>(rows) * sizeof(T));
+    const base::Buffer copy(
+        copies_dquery_ ? static_cast<std::size_t>(rows * checked_.head_dim) * sizeof(T) : 0);
+    delta_ = reinterpret_cast<T*>(delta.data());
+    dquery_copy_ = reinterpret_cast<T*>(copy.data());
+    engine::Turns turns(
+        static_cast<std::size_t>(checked_.batch * checked_.num_heads * call_.query_blocks()));
+    call_.turns = &turns;
+    if (call_.progress != nullptr) call_.progress->total += tiles_visited_;
+    if (bias_) bias_->clear();
+    prepare_rows();
+    run_tasks(workspace, turns);
+    if (bias_) bias_->finish();
+    if (is_given(tensors_.dsinks)) reduce_sinks();
+  }
+
+ private:
+  struct Worker {
+    Worker(const engine::BackwardCall<T>& call, std::byte* memory, std::int64_t group)
+        : engine(call, memory), heads(static_cast<std::size_t>(group)) {}
+    engine::BackwardWorker<T> engine;
+    std::vector<engine::BackwardHead<T>> heads;
+  };
+
+  void make_bias_gradient() {
+    const TensorView& view = tensors_.dbias;
+    engine::BiasAxes axes;
+    for (int axis = 0; axis < view.rank; ++axis) {  // aligned at the right, as in NumPy
+      const auto at = static_cast<std::size_t>(4 - view.rank + axis);
+      axes.shape[at] = view.shape[axis];
+      axes.strides[at] = view.shape[axis] == 1 ? 0 : view.strides[axis];
+    }
+    bias_.emplace(static_cast<T*>(view.data), axes,
+                  std::array<std::int64_t, 4>{checked_.batch, checked_.num_heads, checked_.seqlen_q,
+                                              checked_.seqlen_k});
+    call_.bias_gradient = &*bias_;
+  }
+
+  std::int64_t first_row(std::int64_t batch, std::int64_t head) const noexcept {
+    return (batch * checked_.num_heads + head) * checked_.seqlen_q;
+  }
+
+  mask::Range queries_of(std::int64_t block) const noexcept {
+    const std::int64_t step = call_.queries_per_block();
+    return {block * step, std::min(checked_.seqlen_q, (block + 1) * step)};
+  }
+
+  // What a sink takes of a row's weight.
+  double sink_weight(std::int64_t batch, std::int64_t head, double lse) const noexcept {
+    return checked_.sinks.data == nullptr ? 0.0 : std::exp(checked_.sinks.at(batch, head) - lse);
+  }
+
+  // delta, the row sums that a bias without keys wants, and zeros where no key is seen.
+  void prepare_rows() {
+    const std::int64_t blocks = call_.query_blocks();
+    const std::int64_t heads = checked_.num_heads;
+    base::parallel_for(checked_.batch * heads * blocks, plan_.threads, [&](std::int64_t task, int) {
+      const std::int64_t batch = task / blocks / heads;
+      const std::int64_t head = task / blocks % heads;
+      const mask::Range queries = queries_of(task % blocks);
+      prepare_block(batch, head, queries);
+      if (call_.wants_query && call_.mask->visible_keys(batch, head, queries).empty()) {
+        const engine::RowTarget target = tensors_.dquery.target(batch, head);
+        for (std::int64_t n = queries.begin; n < queries.end; ++n) {
+          const T zero{0};
+          engine::store_repeated(target, n, zero, checked_.head_dim);
+        }
+      }
+    });
+  }
+
+  void prepare_block(std::int64_t batch, std::int64_t head, mask::Range queries) {
+    const engine::RowSource output = tensors_.output.source(batch, head);
+    const engine::RowSource doutput = tensors_.doutput.source(batch, head);
+    const engine::RowSource lse = tensors_.lse.source(batch, head);
+    const engine::RowSource dlse = tensors_.dlse.source(batch, head);
+    T* delta = delta_ + first_row(batch, head);
+    for (std::int64_t n = queries.begin; n < queries.end; ++n) {
+      const double dot = row_dot(output, doutput, n, checked_.head_dim_v);
+      const double off = dlse.data == nullptr ? dot : dot - number_at(dlse, n);
+      delta[n] = static_cast<T>(off);
+      if (bias_ && bias_->wants_rows()) {
+        const double here = number_at(lse, n);
+        const bool empty = std::isinf(here) && here < 0;
+        bias_->set_row(
+            batch, head, n,
+            empty ? T{0} : static_cast<T>(dot - off * (1 - sink_weight(batch, head, here))));
+      }
+    }
+  }
+
+  void run_tasks(const base::Buffer& workspace, engine::Turns& turns) {
+    std::vector<Worker> workers;
+    workers.reserve(static_cast<std::size_t>(plan_.threads));
+    for (int w = 0; w < plan_.threads; ++w) {
+      workers.emplace_back(
+          call_, workspace.data() + static_cast<std::size_t>(w) * plan_.worker_bytes, group_);
+    }
+    const auto bundles = static_cast<std::int64_t>(plan_.bundles.size());
+    base::parallel_for(plan_.tasks(), plan_.threads, [&](std::int64_t task, int w) {
+      try {
+        for (const auto& pair : plan_.bundles[static_cast<std::size_t>(task % bundles)]) {
+          Worker& worker = workers[static_cast<std::size_t>(w)];
+          worker.engine.run(emit(pair.batch, pair.head_kv, task / bundles, worker));
+        }
+      } catch (...) {
+        turns.fail();
+        throw;
+      }
+    });
+  }
+
+  engine::BackwardTask<T> emit(std::int64_t batch, std::int64_t head_kv, std::int64_t range,
+                               Worker& worker) const {
+    for (std::int64_t g = 0; g < group_; ++g) {
+      const std::int64_t head = head_kv * group_ + g;
+      engine::BackwardHead<T>& rows = worker.heads[static_cast<std::size_t>(g)];
+      rows.head = head;
+      rows.query = checked_.query.source(batch, head);
+      rows.doutput = tensors_.doutput.source(batch, head);
+      rows.lse = tensors_.lse.source(batch, head);
+      rows.delta = delta_ + first_row(batch, head);
+      rows.dquery_sum = tensors_.dquery.target(batch, head);
+      rows.dquery = {};
+      if (copies_dquery_) {
+        rows.dquery = rows.dquery_sum;
+        rows.dquery_sum = {dquery_copy_ + first_row(batch, head) * checked_.head_dim,
+                           engine::kDTypeOf<T>, checked_.head_dim, 1};
+      }
+      rows.first_turn = (batch * checked_.num_heads + head) * call_.query_blocks();
+    }
+    return {batch,
+            call_.ranges.at(range),
+            checked_.key.source(batch, head_kv),
+            checked_.value.source(batch, head_kv),
+            tensors_.dkey.target(batch, head_kv),
+            tensors_.dvalue.target(batch, head_kv),
+            worker.heads};
+  }
+
+  // The sink's value is 0, so its dP is 0 and its dS is -P delta.
+  void reduce_sinks() {
+    for (std::int64_t head = 0; head < checked_.num_heads; ++head) {
+      double sum = 0;
+      for (std::int64_t batch = 0; batch < checked_.batch; ++batch) {
+        const engine::RowSource lse = tensors_.lse.source(batch, head);
+        const T* delta = delta_ + first_row(batch, head);
+        for (std::int64_t n = 0; n < checked_.seqlen_q; ++n) {
+          const double here = number_at(lse, n);
+          if (std::isinf(here) && here < 0) continue;  // a sink of -inf, and no key
+          sum -= sink_weight(batch, head, here) * static_cast<double>(delta[n]);
+        }
+      }
+      static_cast<T*>(tensors_.dsinks.data)[head * tensors_.dsinks.strides[0]] =
+          static_cast<T>(sum);
+    }
+  }
+
+  void count_tiles() {
+    const std::int64_t step = call_.rows_per_panel;
+    const std::int64_t keys = call_.kernel->key_block;
+    const std::int64_t across = (checked_.seqlen_k + keys - 1) / keys;
+    for (std::int64_t b = 0; b < checked_.batch; ++b) {
+      for (std::int64_t h = 0; h < checked_.num_heads; ++h) {
+        for (std::int64_t first = 0; first < checked_.seqlen_q; first += step) {
+          const mask::Range queries{first, std::min(checked_.seqlen_q, first + step)};
+          const mask::Range hull = mask_.visible_keys(b, h, queries);
+          const std::int64_t tiles =
+              hull.empty() ? 0 : (hull.end - 1) / keys - hull.begin / keys + 1;
+          tiles_visited_ += tiles;
+          tiles_skipped_ += across - tiles;
+          pairs_ += static_cast<double>(queries.size()) * static_cast<double>(hull.size());
+        }
+      }
+    }
+  }
+
+  const CheckedCall& checked_;
+  const BackwardTensors& tensors_;
+  const kernel::Kernel& kernel_;
+  mask::BoundMask mask_;
+  engine::BackwardCall<T> call_;
+  engine::BackwardPlan plan_;
+  std::optional<engine::BiasGradient<T>> bias_;
+  std::int64_t group_ = 1;
+  bool copies_dquery_ = false;
+  T* delta_ = nullptr;        // [batch][num_heads][seqlen_q]
+  T* dquery_copy_ = nullptr;  // [batch][num_heads][seqlen_q][head_dim]
+  std::int64_t tiles_visited_ = 0;
+  std::int64_t tiles_skipped_ = 0;
+  double pairs_ = 0;
+};
+
+template <class Body>
+auto with_backward(const CheckedCall& checked, const AttentionOptions& options,
+                   const Execution& execution, const BackwardTensors& tensors, const Body& body) {
+  if (checked.query.dtype == DType::kFloat64) {
+    ExactBackward<double> backward(checked, options, execution, tensors);
+    return body(backward);
+  }
+  ExactBackward<float> backward(checked, options, execution, tensors);
+  return body(backward);
+}
+
+}  // namespace
+}  // namespace exact
+
+void attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                        ConstPartial result, ConstPartial dresult, Gradients into,
+                        const AttentionOptions& options, const Execution& execution) {
+  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
+  const exact::BackwardTensors tensors =
+      exact::check_tensors(checked, result, dresult, into, options);
+  exact::with_backward(checked, options, execution, tensors, [&](auto& backward) {
+    const base::CallLog log;
+    backward.run();
+    log.write([&] {
+      return exact::log_line("attention_backward", query, key, value, backward.describe());
+    });
+  });
+}
+
+}  // namespace longspan

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// From a checked call to the words of the engine: what forward and backward share.
+#pragma once
+
+#include <string>
+
+#include "engine/attention_call.h"
+#include "exact/checked_call.h"
+#include "kernels/registry.h"
+#include "mask/bound_mask.h"
+
+namespace longspan::exact {
+
+inline mask::BoundMask bind_mask(const CheckedCall& checked, const AttentionOptions& options) {
+  return {options.mask,
+          options.query_offset,
+          {checked.batch, checked.num_heads, checked.seqlen_q, checked.seqlen_k},
+          checked.alibi_slopes.data != nullptr};
+}
+
+template <class T>
+void describe_call(const CheckedCall& checked, const AttentionOptions& options,
+                   const Execution& execution, const kernel::Kernel& kernel,
+                   const mask::BoundMask& mask, engine::AttentionCall<T>& call) {
+  call.kernel = &kernel.table<T>();
+  call.mask = &mask;
+  call.head_dim = checked.head_dim;
+  call.head_dim_v = checked.head_dim_v;
+  call.scale = checked.scale;
+  call.softcap = options.softcap;
+  call.bias = checked.bias;
+  call.alibi_slopes = checked.alibi_slopes;
+  call.sinks = checked.sinks;
+  call.stop = execution.stop;
+  call.progress = execution.progress;
+}
+
+inline std::string log_line(const char* function, const ConstTensorView& query,
+                            const ConstTensorView& key, const ConstTensorView& value,
+                            const AttentionPlan& plan) {
+  return std::string(function) + " " + name_of(query.dtype) + ", query " + shape_string(query) +
+         ", key " + shape_string(key) + ", value " + shape_string(value) + ", kernel " +
+         plan.kernel + ", " + std::to_string(plan.threads) + " threads, " +
+         std::to_string(plan.tiles_visited) + " tiles visited, " +
+         std::to_string(plan.tiles_skipped) + " skipped";
+}
+
+}  // namespace longspan::exact

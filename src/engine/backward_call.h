@@ -46,9 +46,9 @@ struct BackwardCall : AttentionCall<T> {
 // work that they do then; fewer when there would be less than 16 ranges to share among threads.
 inline KeySegments choose_key_ranges(std::int64_t seqlen_k, std::int64_t key_chunk) noexcept {
   constexpr std::int64_t kLeast = 256;
-  constexpr std::int64_t kMost = 512;
+  constexpr std::int64_t kMost = 1024;
   constexpr std::int64_t kMultiple = 128;
-  constexpr std::int64_t kWanted = 16;
+  constexpr std::int64_t kWanted = 8;
   if (key_chunk > 0) return {seqlen_k, std::min(key_chunk, std::max<std::int64_t>(seqlen_k, 1))};
   const std::int64_t even = (seqlen_k + kWanted - 1) / kWanted;
   return {seqlen_k, std::clamp((even + kMultiple - 1) / kMultiple * kMultiple, kLeast, kMost)};

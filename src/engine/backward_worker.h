@@ -48,6 +48,8 @@ class BackwardWorker {
   void carve(base::Carver& carver);
   void load_keys(const BackwardTask<T>& task);
   void run_queries(const BackwardTask<T>& task, const BackwardHead<T>& head, mask::Range queries);
+  void prefetch(const BackwardHead<T>& head, const PanelQueries& queries,
+                std::int64_t k) const noexcept;
   void load_panel(const BackwardHead<T>& head, Panel& panel);
   void run_tile(const BackwardTask<T>& task, Panel& panel, Block& block);
   void add_dquery(const BackwardHead<T>& head, const Panel& panel, bool first, bool last);

@@ -29,6 +29,10 @@ struct RowTarget {
   std::int64_t dim_stride = 0;
 };
 
+inline RowSource as_source(const RowTarget& target) noexcept {
+  return {target.data, target.dtype, target.row_stride, target.dim_stride};
+}
+
 template <class T>
 inline constexpr DType kDTypeOf = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
 
@@ -81,6 +85,14 @@ RowTile<T> load_rows(const RowSource& source, std::int64_t first, std::int64_t c
     }
   });
   return {scratch, dim};
+}
+
+inline void prefetch_row(const RowSource& source, std::int64_t n, std::int64_t dim) noexcept {
+  constexpr std::int64_t kLine = 64;
+  const auto size = static_cast<std::int64_t>(size_of(source.dtype));
+  if (source.dim_stride != 1) return;
+  const char* row = static_cast<const char*>(source.data) + n * source.row_stride * size;
+  for (std::int64_t at = 0; at < dim * size; at += kLine) __builtin_prefetch(row + at, 0, 2);
 }
 
 // panel[d][lane] = row (first + lane), 0 in the lanes past count.

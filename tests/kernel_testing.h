@@ -15,8 +15,10 @@
 #include <new>
 #include <numbers>
 #include <span>
+#include <type_traits>
 #include <vector>
 
+#include "base/float16.h"
 #include "kernels/kernel_table.h"
 #include "kernels/portable.h"
 #include "support/tensor.h"
@@ -60,6 +62,38 @@ void for_each_panel(const Test& test) {
       test(kernel.float64, vectors);
     }
   }
+}
+
+// What is left of a number in an operand.
+template <class T>
+double operand(const KernelTable<T>& table, T x) {
+  if (table.format.dtype != DType::kBFloat16) return static_cast<double>(x);
+  return base::to_float(base::from_float<base::BFloat16>(static_cast<float>(x)));
+}
+
+// Numbers as the operands of a kernel are packed from.
+template <class T>
+struct Stored {
+  Stored(const KernelTable<T>& table, const T* numbers, std::size_t count)
+      : dtype(table.format.dtype), data(numbers) {
+    if (dtype != DType::kBFloat16) return;
+    narrow.reserve(count);
+    for (std::size_t n = 0; n < count; ++n) {
+      narrow.push_back(base::from_float<base::BFloat16>(static_cast<float>(numbers[n])));
+    }
+    data = narrow.data();
+  }
+  base::RowSource rows(std::int64_t row_stride, std::int64_t dim_stride) const {
+    return {data, dtype, row_stride, dim_stride};
+  }
+  DType dtype;
+  const void* data;
+  std::vector<base::BFloat16> narrow;
+};
+
+// Scratch that holds NaN.
+inline Lines<std::byte> spoilt(std::int64_t bytes) {
+  return Lines<std::byte>(at(bytes), std::byte{0xFF});
 }
 
 template <class T>
@@ -142,9 +176,29 @@ struct Panel {
 
   // True when the kernel took its slow path.
   bool meet(const KeyBlock<T>& keys) {
+    const OperandFormat& format = table->format;
+    const Stored<T> key_numbers(*table, keys.key.data(), keys.key.size());
+    const Stored<T> value_numbers(*table, keys.value.data(), keys.value.size());
+    if (format.reads_rows) {
+      return meet(keys, {keys.key.data(), keys.key_stride}, {keys.value.data(), keys.value_stride});
+    }
+    Lines<std::byte> key = spoilt(format.rows_bytes(keys.keys, head_dim));
+    Lines<std::byte> value = spoilt(format.rows_bytes(head_dim_v, keys.keys));
+    return meet(
+        keys,
+        table->pack_keys(key_numbers.rows(keys.key_stride, 1), 0, keys.keys, head_dim, key.data()),
+        table->pack_values(value_numbers.rows(keys.value_stride, 1), 0, keys.keys, head_dim_v,
+                           value.data()));
+  }
+  bool meet(const KeyBlock<T>& keys, const OperandRows& packed_key, const OperandRows& packed_value,
+            std::int64_t first_key = 0) {
+    const OperandFormat& format = table->format;
     // Scratch holds anything before.
-    Lines<T> scores(at(keys.keys * width), std::numeric_limits<T>::quiet_NaN());
-    Lines<T> probabilities = scores;
+    Lines<T> scores(at(format.rows(keys.keys) * width), std::numeric_limits<T>::quiet_NaN());
+    Lines<std::byte> probabilities = spoilt(format.panel_bytes(keys.keys, width));
+    Lines<std::byte> packed_query = spoilt(format.panel_bytes(head_dim, width));
+    table->pack_query(Stored<T>(*table, query.data(), query.size()).rows(1, width), 0, width,
+                      head_dim, width, packed_query.data());
     ScoreTerms<T> score_terms;
     score_terms.softcap = static_cast<T>(terms.softcap);
     if (terms.has_bias) score_terms.bias = keys.bias.data();
@@ -154,11 +208,10 @@ struct Panel {
       score_terms.key_positions = keys.positions.data();
     }
     ForwardBlock<T> block;
-    block.query = query.data();
-    block.key = keys.key.data();
-    block.key_stride = keys.key_stride;
-    block.value = keys.value.data();
-    block.value_stride = keys.value_stride;
+    block.query = packed_query.data();
+    block.key = packed_key;
+    block.value = packed_value;
+    block.first_key = first_key;
     block.keys = keys.keys;
     block.head_dim = head_dim;
     block.head_dim_v = head_dim_v;
@@ -210,8 +263,8 @@ struct Panel {
   Score score(const KeyBlock<T>& keys, std::int64_t k, std::int64_t lane) const {
     double dot = 0, size = 0;
     for (std::int64_t d = 0; d < head_dim; ++d) {
-      const double product = static_cast<double>(query[at(d * width + lane)]) *
-                             static_cast<double>(keys.key[at(k * keys.key_stride + d)]);
+      const double product = operand(*table, query[at(d * width + lane)]) *
+                             operand(*table, keys.key[at(k * keys.key_stride + d)]);
       dot += product;
       size += std::abs(product);
     }
@@ -256,7 +309,7 @@ struct Panel {
         const double p = std::exp2(*s++ - t.maximum);
         t.sum += p;
         for (std::int64_t d = 0; d < head_dim_v; ++d) {
-          const auto v = static_cast<double>(keys.value[at(k * keys.value_stride + d)]);
+          const double v = operand(*table, keys.value[at(k * keys.value_stride + d)]);
           t.output[at(d)] += p * v;
           t.absolute[at(d)] += p * std::abs(v);
         }
@@ -285,10 +338,13 @@ struct Panel {
       }
       for (std::int64_t d = 0; d < head_dim_v; ++d) {
         const double error = std::abs(output(lane, d) - t.output[at(d)]);
-        if (!(error <= relative * t.absolute[at(d)])) {
+        // Each probability is rounded to bfloat16 before it meets its value.
+        const double rounding = table->format.dtype == DType::kBFloat16 ? 0x1p-9 : 0.0;
+        const double allowed = (relative + rounding) * t.absolute[at(d)];
+        if (!(error <= allowed)) {
           return testing::AssertionFailure()
                  << "lane " << lane << ", component " << d << ": " << output(lane, d) << " is not "
-                 << t.output[at(d)] << " within " << relative * t.absolute[at(d)];
+                 << t.output[at(d)] << " within " << allowed;
         }
       }
     }

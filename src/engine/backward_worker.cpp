@@ -26,19 +26,6 @@ std::int64_t padded(const BackwardCall<T>& call, std::int64_t dim) {
   return round_up(round_up(dim, call.kernel->row_group), call.kernel->lanes);
 }
 
-// Rows first .. first + count of the source as rows of T, padded with zeros to `rows` and `stride`.
-template <class T>
-void load_padded(const RowSource& source, std::int64_t first, std::int64_t count, std::int64_t dim,
-                 std::int64_t rows, std::int64_t stride, T* out) noexcept {
-  constexpr std::int64_t kAhead = 8;  // rows may be pages apart: hardware does not see them coming
-  for (std::int64_t n = 0; n < count; ++n) {
-    if (n + kAhead < count) prefetch_row(source, first + n + kAhead, dim);
-    load_rows(source, first + n, 1, dim, /*pack=*/true, out + n * stride);
-    std::fill(out + n * stride + dim, out + (n + 1) * stride, T{0});
-  }
-  std::fill(out + count * stride, out + rows * stride, T{0});
-}
-
 }  // namespace
 
 template <class T>
@@ -89,7 +76,6 @@ void BackwardWorker<T>::carve(base::Carver& carver) {
     dscores_ = carver.take<T>(block_rows_ * width_);
     bias_rows_ = carver.take<T>(block_rows_ * width_);
   }
-  row_scratch_ = carver.take<T>(width_ * stride_);
   terms_.carve(carver);
 }
 
@@ -126,10 +112,10 @@ void BackwardWorker<T>::load_keys(const BackwardTask<T>& task) {
   for (std::int64_t begin = task.keys.begin; begin < task.keys.end; begin += step) {
     Block& block = blocks_[static_cast<std::size_t>(used_blocks_++)];
     block.keys = {begin, std::min(begin + step, task.keys.end)};
-    load_padded(task.key, begin, block.keys.size(), call_.head_dim, block_rows_, stride_,
-                block.key);
-    load_padded(task.value, begin, block.keys.size(), call_.head_dim_v, block_rows_, stride_v_,
-                block.value);
+    call_.kernel->pack_padded(task.key, begin, block.keys.size(), call_.head_dim, block_rows_,
+                              stride_, block.key);
+    call_.kernel->pack_padded(task.value, begin, block.keys.size(), call_.head_dim_v, block_rows_,
+                              stride_v_, block.value);
     block.finite = call_.kernel->all_finite(block.key, block_rows_ * stride_);
     std::fill_n(block.dkey, block_rows_ * stride_, T{0});
     std::fill_n(block.dvalue, block_rows_ * stride_v_, T{0});
@@ -180,10 +166,10 @@ void BackwardWorker<T>::load_panel(const BackwardHead<T>& head, Panel& panel) {
   const std::int64_t lanes = call_.kernel->lanes;
   const std::int64_t count = panel.queries.count;
   panel.width = round_up(count, lanes);
-  load_padded(head.query, panel.queries.first, count, call_.head_dim, panel.width, stride_,
-              panel.query_rows);
-  load_padded(head.doutput, panel.queries.first, count, call_.head_dim_v, panel.width, stride_v_,
-              panel.doutput_rows);
+  call_.kernel->pack_padded(head.query, panel.queries.first, count, call_.head_dim, panel.width,
+                            stride_, panel.query_rows);
+  call_.kernel->pack_padded(head.doutput, panel.queries.first, count, call_.head_dim_v, panel.width,
+                            stride_v_, panel.doutput_rows);
   const double unit = call_.reference_unit();
   for (std::int64_t lane = 0; lane < panel.width; ++lane) {
     const std::int64_t n = panel.queries.first + lane;
@@ -252,38 +238,27 @@ void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Bloc
 template <class T>
 void BackwardWorker<T>::add_dquery(const BackwardHead<T>& head, const Panel& panel, bool first,
                                    bool last) {
-  const auto factor = static_cast<T>(call_.scale);
-  call_.kernel->transpose(panel.dquery_lanes, panel.width, call_.head_dim, panel.width,
-                          row_scratch_, stride_);
-  for (std::int64_t lane = 0; lane < panel.queries.count; ++lane) {
-    const std::int64_t n = panel.queries.first + lane;
-    const T* row = row_scratch_ + lane * stride_;
-    T* sum = static_cast<T*>(head.dquery_sum.data) + n * head.dquery_sum.row_stride;
-    const std::int64_t step = head.dquery_sum.dim_stride;
-    if (first) {
-      for (std::int64_t d = 0; d < call_.head_dim; ++d) sum[d * step] = row[d] * factor;
-    } else {
-      for (std::int64_t d = 0; d < call_.head_dim; ++d) sum[d * step] += row[d] * factor;
-    }
-    if (last && head.dquery.data != nullptr) {
-      store_lane(head.dquery, n, sum, 0, call_.head_dim, step, T{1});
-    }
-  }
+  const PanelQueries& queries = panel.queries;
+  const RowTarget& sum = head.dquery_sum;
+  call_.kernel->add_panel(sum, queries.first, queries.count, call_.head_dim, panel.width,
+                          panel.dquery_lanes, static_cast<T>(call_.scale), first);
+  if (!last || head.dquery.data == nullptr) return;
+  call_.kernel->store_rows(head.dquery, queries.first, queries.count, call_.head_dim,
+                           static_cast<const T*>(sum.data) + queries.first * sum.row_stride,
+                           sum.row_stride, T{1});
 }
 
 template <class T>
 void BackwardWorker<T>::store_keys(const BackwardTask<T>& task) {
   for (std::int64_t k = 0; k < used_blocks_; ++k) {
     const Block& block = blocks_[static_cast<std::size_t>(k)];
-    for (std::int64_t n = 0; n < block.keys.size(); ++n) {
-      if (call_.wants_key) {
-        store_lane(task.dkey, block.keys.begin + n, block.dkey + n * stride_, 0, call_.head_dim, 1,
-                   static_cast<T>(call_.scale));
-      }
-      if (call_.wants_value) {
-        store_lane(task.dvalue, block.keys.begin + n, block.dvalue + n * stride_v_, 0,
-                   call_.head_dim_v, 1, T{1});
-      }
+    if (call_.wants_key) {
+      call_.kernel->store_rows(task.dkey, block.keys.begin, block.keys.size(), call_.head_dim,
+                               block.dkey, stride_, static_cast<T>(call_.scale));
+    }
+    if (call_.wants_value) {
+      call_.kernel->store_rows(task.dvalue, block.keys.begin, block.keys.size(), call_.head_dim_v,
+                               block.dvalue, stride_v_, T{1});
     }
   }
 }

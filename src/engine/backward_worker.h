@@ -65,11 +65,10 @@ class BackwardWorker {
   std::vector<Block> blocks_;
   std::int64_t used_panels_ = 0;
   std::int64_t used_blocks_ = 0;
-  T* weights_ = nullptr;      // [key block][width]
-  T* slopes_ = nullptr;       // the same, with softcap
-  T* dscores_ = nullptr;      // the same, with a bias gradient that wants tiles
-  T* bias_rows_ = nullptr;    // [width][key block], likewise
-  T* row_scratch_ = nullptr;  // [width][stride]
+  T* weights_ = nullptr;    // [key block][width]
+  T* slopes_ = nullptr;     // the same, with softcap
+  T* dscores_ = nullptr;    // the same, with a bias gradient that wants tiles
+  T* bias_rows_ = nullptr;  // [width][key block], likewise
 };
 
 }  // namespace longspan::engine

@@ -23,28 +23,28 @@ inline void store_number(const RowTarget& target, std::int64_t n, double x) noex
   });
 }
 
+// Writes the numbers of one query and returns the factor that turns its numerator into its output.
 // `unit` is what one unit of the reference is in natural units; `sink` is null or the logit of a
 // virtual key of value 0.
 template <class T>
-void finish_lane(const PanelRows& rows, const kernel::PanelState<T>& state, std::int64_t lane,
-                 std::int64_t width, std::int64_t dim, double unit, const double* sink) noexcept {
+T finish_lane(const PanelRows& rows, const kernel::PanelState<T>& state, std::int64_t lane,
+              std::int64_t width, std::int64_t dim, double unit, const double* sink) noexcept {
   const std::int64_t n = rows.first + lane;
   double reference = static_cast<double>(state.reference[lane]) * unit;
   double sum = static_cast<double>(state.sum[lane]);
   if (rows.sum.data != nullptr) {
     store_number(rows.max, n, reference);
     store_number(rows.sum, n, sum);
-    store_lane(rows.output, n, state.numerator, lane, dim, width, T{1});
-    return;
+    return T{1};
   }
   if (sum == 0) {  // nothing seen: 0, whatever stands in the numerator
     for (std::int64_t d = 0; d < dim; ++d) state.numerator[d * width + lane] = T{0};
   }
   double factor = 1;
   if (sink != nullptr) factor = partial::ScalarRule::merge(reference, sum, *sink, 1.0).into;
-  store_lane(rows.output, n, state.numerator, lane, dim, width,
-             static_cast<T>(sum == 0 ? 0.0 : factor / sum));
+  const double result = sum == 0 ? 0.0 : factor / sum;
   store_number(rows.lse, n, reference + std::log(sum));
+  return static_cast<T>(result);
 }
 
 }  // namespace longspan::engine

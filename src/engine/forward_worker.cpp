@@ -19,6 +19,15 @@ namespace {
 constexpr std::int64_t kSubTile = 32;  // keys whose visibility is asked for together
 constexpr std::int64_t kPanelsThatPayForPacking = 4;
 
+// Keys or values for the kernel: packed where they must be, or where it pays.
+template <class Pack>
+kernel::OperandRows load_keys(const RowSource& source, mask::Range keys, std::int64_t dim,
+                              const kernel::OperandFormat& format, bool pack, Pack pack_rows,
+                              std::byte* scratch) {
+  if (!pack && !needs_packing(format, source)) return rows_in_place(source, keys.begin);
+  return pack_rows(source, keys.begin, keys.size(), dim, scratch);
+}
+
 }  // namespace
 
 template <class T>
@@ -56,13 +65,17 @@ std::size_t ForwardWorker<T>::state_bytes(const ForwardCall<T>& call, std::int64
 template <class T>
 void ForwardWorker<T>::carve(base::Carver& carver) {
   const std::int64_t block = call_.kernel->key_block;
-  queries_ = carver.take<T>(panels_ * call_.head_dim * panel_width_);
-  scores_ = carver.take<T>(block * panel_width_);
-  probabilities_ = carver.take<T>(block * panel_width_);
+  const kernel::OperandFormat& format = call_.kernel->format;
+  query_bytes_ = static_cast<std::int64_t>(
+      base::round_up(static_cast<std::size_t>(format.panel_bytes(call_.head_dim, panel_width_)),
+                     base::kAlignment));
+  queries_ = carver.take<std::byte>(panels_ * query_bytes_);
+  scores_ = carver.take<T>(format.rows(block) * panel_width_);
+  probabilities_ = carver.take<std::byte>(format.panel_bytes(block, panel_width_));
   words_ = carver.take<std::uint64_t>(block);
   if (call_.packs_keys) {
-    keys_ = carver.take<T>(block * call_.head_dim);
-    values_ = carver.take<T>(block * call_.head_dim_v);
+    keys_ = carver.take<std::byte>(format.rows_bytes(block, call_.head_dim));
+    values_ = carver.take<std::byte>(format.rows_bytes(call_.head_dim_v, block));
   }
   if (call_.bias.data != nullptr) bias_ = carver.take<T>(block * panel_width_);
   if (call_.alibi_slopes.data != nullptr) {
@@ -95,8 +108,8 @@ template <class T>
 void ForwardWorker<T>::load_queries(const ForwardTask& task) {
   for (std::size_t p = 0; p < task.panels.size(); ++p) {
     const PanelRows& rows = task.panels[p];
-    load_panel(rows.query, rows.first, rows.count, call_.head_dim, width_of(rows),
-               queries_ + static_cast<std::int64_t>(p) * call_.head_dim * panel_width_);
+    call_.kernel->pack_query(rows.query, rows.first, rows.count, call_.head_dim, width_of(rows),
+                             queries_ + static_cast<std::int64_t>(p) * query_bytes_);
     hulls_[p] =
         call_.mask->visible_keys(task.batch, rows.head, {rows.first, rows.first + rows.count});
   }
@@ -192,21 +205,26 @@ void ForwardWorker<T>::run_blocks(const ForwardTask& task, mask::Range segment,
   for (std::int64_t begin = first; begin < hull.end; begin += step) {
     if (call_.stop.stop_requested())
       base::fail(ErrorCode::kCancelled, "attention: stopped on request");
-    const mask::Range keys = mask::intersect({begin, begin + step}, hull);
-    const RowTile<T> key =
-        load_rows(task.key, keys.begin, keys.size(), call_.head_dim, pack, keys_);
-    const RowTile<T> value =
-        load_rows(task.value, keys.begin, keys.size(), call_.head_dim_v, pack, values_);
+    // Sums take depth_multiple keys at a time, counted from the start of the block: who shares a
+    // task must not decide which keys go together.
+    const auto whole = [&](mask::Range keys) {
+      const std::int64_t multiple = call_.kernel->format.depth_multiple;
+      const std::int64_t end = begin + call_.kernel->format.depth(keys.end - begin);
+      return mask::Range{begin + (keys.begin - begin) / multiple * multiple,
+                         std::min(end, segment.end)};
+    };
+    const mask::Range keys = whole(mask::intersect({begin, begin + step}, hull));
+    const kernel::OperandRows key = load_keys(task.key, keys, call_.head_dim, call_.kernel->format,
+                                              pack, call_.kernel->pack_keys, keys_);
+    const kernel::OperandRows value =
+        load_keys(task.value, keys, call_.head_dim_v, call_.kernel->format, pack,
+                  call_.kernel->pack_values, values_);
     std::int64_t met = 0;
     for (std::int64_t p = first_panel; p < last_panel; ++p) {
-      const mask::Range mine = mask::intersect(keys, hulls_[p]);
-      if (mine.empty()) continue;
-      const std::int64_t skipped = mine.begin - keys.begin;
-      run_block(task, p,
-                {mine,
-                 {key.data + skipped * key.stride, key.stride},
-                 {value.data + skipped * value.stride, value.stride},
-                 skip_hidden_values},
+      const mask::Range seen = mask::intersect(keys, hulls_[p]);
+      if (seen.empty()) continue;
+      const mask::Range mine = whole(seen);
+      run_block(task, p, {mine, key, value, mine.begin - keys.begin, skip_hidden_values},
                 states[p]);
       ++met;
     }
@@ -234,7 +252,9 @@ void ForwardWorker<T>::run_block(const ForwardTask& task, std::int64_t panel, co
     terms.softcap = static_cast<T>(call_.softcap);
     if (call_.bias.data != nullptr) {
       if (b.visible == nullptr) std::fill_n(words_, block.keys.size(), ~std::uint64_t{0});
-      if (load_bias(call_.bias, task.batch, rows, block.keys, width, bias_, words_)) {
+      if (call_.kernel->load_bias(bias_rows(call_.bias, task.batch, rows.head, block.keys.begin),
+                                  rows.first, rows.count, block.keys.size(), width, bias_,
+                                  words_)) {
         b.visible = words_;
         partial_[panel] = 1;
       }
@@ -249,11 +269,10 @@ void ForwardWorker<T>::run_block(const ForwardTask& task, std::int64_t panel, co
     }
     b.terms = &terms;
   }
-  b.query = queries_ + panel * call_.head_dim * panel_width_;
-  b.key = block.key.data;
-  b.key_stride = block.key.stride;
-  b.value = block.value.data;
-  b.value_stride = block.value.stride;
+  b.query = queries_ + panel * query_bytes_;
+  b.key = block.key;
+  b.value = block.value;
+  b.first_key = block.first;
   b.keys = block.keys.size();
   b.head_dim = call_.head_dim;
   b.head_dim_v = call_.head_dim_v;
@@ -309,10 +328,13 @@ void ForwardWorker<T>::finish(const ForwardTask& task, const std::vector<State>&
     const PanelRows& rows = task.panels[p];
     const bool has_sink = call_.sinks.data != nullptr;
     const double sink = has_sink ? call_.sinks.at(task.batch, rows.head) : 0.0;
+    T factors[kernel::kMaxWidth];
     for (std::int64_t lane = 0; lane < rows.count; ++lane) {
-      finish_lane(rows, states[p], lane, width_of(rows), call_.head_dim_v, unit,
-                  has_sink ? &sink : nullptr);
+      factors[lane] = finish_lane(rows, states[p], lane, width_of(rows), call_.head_dim_v, unit,
+                                  has_sink ? &sink : nullptr);
     }
+    call_.kernel->write_rows(rows.output, rows.first, rows.count, call_.head_dim_v, width_of(rows),
+                             states[p].numerator, factors);
   }
 }
 

@@ -34,8 +34,9 @@ class ForwardWorker {
   using State = kernel::PanelState<T>;
   struct Block {  // the part of a key block that one panel meets
     mask::Range keys;
-    RowTile<T> key;  // row 0 is keys.begin
-    RowTile<T> value;
+    kernel::OperandRows key;
+    kernel::OperandRows value;
+    std::int64_t first = 0;  // the row of key and value that is keys.begin
     bool skip_hidden_values = false;
   };
 
@@ -63,15 +64,16 @@ class ForwardWorker {
   std::vector<mask::Range> hulls_;     // keys that a panel may see
   std::vector<std::uint8_t> fresh_;    // nothing is in the panel's state yet
   std::vector<std::uint8_t> partial_;  // the panel met a tile with hidden pairs in this segment
-  T* queries_ = nullptr;               // [panels][head_dim][width]
+  std::int64_t query_bytes_ = 0;       // of one packed panel
+  std::byte* queries_ = nullptr;       // packed panels
   T* scores_ = nullptr;                // [key_block][width]
-  T* probabilities_ = nullptr;         // [key_block][width]
-  T* keys_ = nullptr;                  // [key_block][head_dim], when packed
-  T* values_ = nullptr;                // [key_block][head_dim_v], when packed
-  T* bias_ = nullptr;                  // [key_block][width]
-  T* query_positions_ = nullptr;       // [width]
-  T* key_positions_ = nullptr;         // [key_block]
-  std::uint64_t* words_ = nullptr;     // [key_block]
+  std::byte* probabilities_ = nullptr;
+  std::byte* keys_ = nullptr;  // of one block, when packed
+  std::byte* values_ = nullptr;
+  T* bias_ = nullptr;               // [key_block][width]
+  T* query_positions_ = nullptr;    // [width]
+  T* key_positions_ = nullptr;      // [key_block]
+  std::uint64_t* words_ = nullptr;  // [key_block]
 };
 
 }  // namespace longspan::engine

@@ -1,44 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Brings bias and ALiBi of one tile into the form that the kernels read.
+// Bias and ALiBi of one tile as the kernels read them.
 #pragma once
 
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
 
 #include "engine/attention_call.h"
+#include "engine/rows.h"
 
 namespace longspan::engine {
 
-// tile[key][lane] = bias of (query rows.first + lane, key keys.begin + key), 0 in the lanes past
-// rows.count. A bias of -inf excludes: its bit in words is cleared and 0 is stored. Returns true
-// when there was one.
-template <class T>
-bool load_bias(const BiasSource& bias, std::int64_t batch, const PanelQueries& rows,
-               mask::Range keys, std::int64_t width, T* tile, std::uint64_t* words) noexcept {
-  bool excludes = false;
-  base::visit_floating(bias.dtype, [&](auto tag) {
-    using E = decltype(tag);
-    const E* origin = static_cast<const E*>(bias.data) + batch * bias.strides[0] +
-                      rows.head * bias.strides[1] + keys.begin * bias.strides[3];
-    for (std::int64_t lane = 0; lane < rows.count; ++lane) {
-      const E* row = origin + (rows.first + lane) * bias.strides[2];
-      for (std::int64_t k = 0; k < keys.size(); ++k) {
-        T x = static_cast<T>(base::to_float(row[k * bias.strides[3]]));
-        if (std::isinf(x) && x < 0) {
-          words[k] &= ~(std::uint64_t{1} << lane);
-          excludes = true;
-          x = T{0};
-        }
-        tile[k * width + lane] = x;
-      }
-    }
-  });
-  for (std::int64_t k = 0; k < keys.size(); ++k) {
-    for (std::int64_t lane = rows.count; lane < width; ++lane) tile[k * width + lane] = T{0};
-  }
-  return excludes;
+// The bias of one head between rows of queries and keys that begin at first_key.
+inline RowSource bias_rows(const BiasSource& bias, std::int64_t batch, std::int64_t head,
+                           std::int64_t first_key) noexcept {
+  const std::int64_t offset =
+      batch * bias.strides[0] + head * bias.strides[1] + first_key * bias.strides[3];
+  return {static_cast<const std::byte*>(bias.data) +
+              offset * static_cast<std::int64_t>(size_of(bias.dtype)),
+          bias.dtype, bias.strides[2], bias.strides[3]};
 }
 
 // Positions relative to the first key of the tile: differences up to 2^24 are exact in float32.

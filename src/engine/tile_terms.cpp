@@ -44,7 +44,10 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
   terms_.softcap = static_cast<T>(call_.softcap);
   if (call_.bias.data != nullptr) {
     if (visible_ == nullptr) std::fill_n(words_, keys.size(), ~std::uint64_t{0});
-    if (load_bias(call_.bias, batch, queries, keys, width, bias_, words_)) visible_ = words_;
+    if (call_.kernel->load_bias(bias_rows(call_.bias, batch, queries.head, keys.begin),
+                                queries.first, queries.count, keys.size(), width, bias_, words_)) {
+      visible_ = words_;
+    }
     terms_.bias = bias_;
   }
   if (call_.alibi_slopes.data != nullptr) {

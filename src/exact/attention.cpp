@@ -45,7 +45,8 @@ class ExactForward {
     call_.segments = engine::choose_segments(checked.seqlen_k, execution.key_chunk);
     const engine::RowSource key = checked.key.source(0, 0);
     const engine::RowSource value = checked.value.source(0, 0);
-    call_.packs_keys = engine::needs_packing<T>(key) || engine::needs_packing<T>(value) ||
+    const kernel::OperandFormat& format = call_.kernel->format;
+    call_.packs_keys = engine::needs_packing(format, key) || engine::needs_packing(format, value) ||
                        engine::gains_by_packing(key, checked.head_dim) ||
                        engine::gains_by_packing(value, checked.head_dim_v);
     call_.exact_reference = exact_reference;

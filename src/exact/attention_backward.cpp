@@ -194,11 +194,9 @@ class ExactBackward {
       const mask::Range queries = queries_of(task % blocks);
       prepare_block(batch, head, queries);
       if (call_.wants_query && call_.mask->visible_keys(batch, head, queries).empty()) {
-        const engine::RowTarget target = tensors_.dquery.target(batch, head);
-        for (std::int64_t n = queries.begin; n < queries.end; ++n) {
-          const T zero{0};
-          engine::store_repeated(target, n, zero, checked_.head_dim);
-        }
+        const std::vector<T> zeros(static_cast<std::size_t>(checked_.head_dim));
+        call_.kernel->store_rows(tensors_.dquery.target(batch, head), queries.begin, queries.size(),
+                                 checked_.head_dim, zeros.data(), 0, T{1});
       }
     });
   }

@@ -19,6 +19,7 @@
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/exp2-inl.h"
@@ -30,9 +31,11 @@ HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <class T, int N>
+template <class Dot, int N>
 class Forward {
-  using D = hn::ScalableTag<T>;
+  using T = typename Dot::Real;
+  using Operand = typename Dot::Operand;
+  using D = typename Dot::D;
   using V = hn::Vec<D>;
   using M = hn::Mask<D>;
   using Rule = VectorRule<D>;
@@ -56,6 +59,11 @@ class Forward {
   }
 
  private:
+  // Operands that n values along a sum take.
+  static HWY_INLINE std::int64_t operands(std::int64_t n) {
+    return (n + Dot::kValues - 1) / Dot::kValues;
+  }
+
   static HWY_INLINE M lane_mask(std::uint64_t word, int n) {
     const std::uint64_t bits = word >> (n * kLanes);
     return hn::LoadMaskBits(D(), reinterpret_cast<const std::uint8_t*>(&bits));
@@ -96,8 +104,14 @@ class Forward {
       LONGSPAN_UNROLL
       for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(d);
     }
-    multiply<PlainDot<T>, Layout::kRowMajor>(b.key + first * b.key_stride, b.key_stride, b.head_dim,
-                                             b.query, kWidth, acc);
+    const auto* key = static_cast<const Operand*>(b.key.data);
+    multiply<Dot, Layout::kRowMajor>(key + (b.first_key + first) * b.key.stride, b.key.stride,
+                                     operands(b.head_dim), static_cast<const Operand*>(b.query),
+                                     kWidth, acc);
+  }
+
+  static HWY_INLINE Operand* probability_row(const ForwardBlock<T>& b, std::int64_t key) {
+    return static_cast<Operand*>(b.probabilities) + key / Dot::kValues * kWidth;
   }
 
   // What the fused path reads and sums beside the products, in memory between tiles.
@@ -114,10 +128,13 @@ class Forward {
     template <int R>
     HWY_INLINE void run(std::int64_t first) const {
       const D d;
-      T* out = b.probabilities + first * kWidth;
+      Operand* out = probability_row(b, first);
       const std::uint64_t* words = b.visible == nullptr ? nullptr : b.visible + first;
       if (words != nullptr && all_equal(words, R, 0)) {
-        for (std::int64_t i = 0; i < R * kWidth; i += kLanes) hn::Store(hn::Zero(d), d, out + i);
+        V none[Dot::kValues];
+        for (V& p : none) p = hn::Zero(d);
+        for (std::int64_t i = 0; i < operands(R) * kWidth; i += kLanes)
+          Dot::store(Dot::join(none), out + i);
         return;
       }
       V acc[R][N];
@@ -129,7 +146,7 @@ class Forward {
       }
     }
     template <int R, bool kMasked>
-    HWY_INLINE void finish(V (&acc)[R][N], const std::uint64_t* words, T* out) const {
+    HWY_INLINE void finish(V (&acc)[R][N], const std::uint64_t* words, Operand* out) const {
       const D d;
       FusedState& s = *opaque(&state);
       LONGSPAN_UNROLL
@@ -138,11 +155,21 @@ class Forward {
         const V scale = hn::Set(d, s.scale);
         V sum = hn::Load(d, s.sum + n * kLanes);
         LONGSPAN_UNROLL
-        for (int r = 0; r < R; ++r) {
-          V p = exp2_of(d, hn::MulSub(acc[r][n], scale, reference), s.exp2);
-          if (kMasked) p = hn::IfThenElseZero(lane_mask(words[r], n), p);
-          sum = hn::Add(sum, p);
-          hn::Store(p, d, out + r * kWidth + n * kLanes);
+        for (int first = 0; first < R; first += Dot::kValues) {
+          V joined[Dot::kValues];
+          LONGSPAN_UNROLL
+          for (int m = 0; m < Dot::kValues; ++m) {
+            const int r = first + m;
+            if (r >= R) {
+              joined[m] = hn::Zero(d);
+              continue;
+            }
+            V p = exp2_of(d, hn::MulSub(acc[r][n], scale, reference), s.exp2);
+            if (kMasked) p = hn::IfThenElseZero(lane_mask(words[r], n), p);
+            sum = hn::Add(sum, p);
+            joined[m] = p;
+          }
+          Dot::store(Dot::join(joined), out + first / Dot::kValues * kWidth + n * kLanes);
         }
         hn::Store(sum, d, s.sum + n * kLanes);
       }
@@ -251,13 +278,20 @@ class Forward {
     const D d;
     const M huge = is_huge(reference);
     V sum = hn::Zero(d);
-    for (std::int64_t k = 0; k < b.keys; ++k) {
-      const V s = hn::Load(d, b.scores + k * kWidth + n * kLanes);
-      const V exponent = hn::IfThenElse(huge, hn::Sub(hn::Mul(s, scale), reference),
-                                        hn::MulSub(s, scale, reference));
-      const V p = hn::IfThenElseZero(visible_lanes(b, k, n), exp2_of(d, exponent));
-      sum = hn::Add(sum, p);
-      hn::Store(p, d, b.probabilities + k * kWidth + n * kLanes);
+    for (std::int64_t first = 0; first < b.keys; first += Dot::kValues) {
+      V joined[Dot::kValues];
+      LONGSPAN_UNROLL
+      for (int m = 0; m < Dot::kValues; ++m) {
+        const std::int64_t k = first + m;
+        joined[m] = hn::Zero(d);
+        if (k >= b.keys) continue;
+        const V s = hn::Load(d, b.scores + k * kWidth + n * kLanes);
+        const V exponent = hn::IfThenElse(huge, hn::Sub(hn::Mul(s, scale), reference),
+                                          hn::MulSub(s, scale, reference));
+        joined[m] = hn::IfThenElseZero(visible_lanes(b, k, n), exp2_of(d, exponent));
+        sum = hn::Add(sum, joined[m]);
+      }
+      Dot::store(Dot::join(joined), probability_row(b, first) + n * kLanes);
     }
     return sum;
   }
@@ -324,11 +358,10 @@ class Forward {
         LONGSPAN_UNROLL
         for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(d);
       }
-      if (b.skip_hidden_values && b.visible != nullptr) {
-        masked_values<R>(first, acc);
+      if (b.skip_hidden_values) {
+        multiply_values<FiniteDot<Dot>>(first, acc);
       } else {
-        multiply<PlainDot<T>, Layout::kColumnMajor>(b.value + first, b.value_stride, b.keys,
-                                                    b.probabilities, kWidth, acc);
+        multiply_values<Dot>(first, acc);
       }
       // The block's sum starts at 0 and is added once: at 65536 keys the error is 7 times smaller.
       LONGSPAN_UNROLL
@@ -340,26 +373,37 @@ class Forward {
         }
       }
     }
-    template <int R>
-    HWY_INLINE void masked_values(std::int64_t first, V (&acc)[R][N]) const {
-      const D d;
-      for (std::int64_t k = 0; k < b.keys; ++k) {
-        LONGSPAN_UNROLL
-        for (int n = 0; n < N; ++n) {
-          const M seen = lane_mask(b.visible[k], n);
-          const V p = hn::Load(d, b.probabilities + k * kWidth + n * kLanes);
-          LONGSPAN_UNROLL
-          for (int r = 0; r < R; ++r) {
-            const V v = hn::Set(d, b.value[k * b.value_stride + first + r]);
-            acc[r][n] = hn::IfThenElse(seen, hn::MulAdd(v, p, acc[r][n]), acc[r][n]);
-          }
-        }
-      }
+    template <class D_, int R>
+    HWY_INLINE void multiply_values(std::int64_t first, V (&acc)[R][N]) const {
+      multiply<D_, Layout::kColumnMajor>(value_row(b, 0) + first, b.value.stride, operands(b.keys),
+                                         probability_row(b, 0), kWidth, acc);
     }
   };
 
+  static HWY_INLINE const Operand* value_row(const ForwardBlock<T>& b, std::int64_t key) {
+    return static_cast<const Operand*>(b.value.data) +
+           (b.first_key + key) / Dot::kValues * b.value.stride;
+  }
+
   static HWY_INLINE void add_values(const ForwardBlock<T>& b) {
     for_row_groups(b.head_dim_v, ValueRows{b});
+    if (b.skip_hidden_values) add_values_not_finite(b);
+  }
+
+  // What FiniteDot left out, for the lanes that see it.
+  static HWY_NOINLINE void add_values_not_finite(const ForwardBlock<T>& b) {
+    for (std::int64_t k = 0; k < b.keys; ++k) {
+      const int m = static_cast<int>(k % Dot::kValues);
+      for (std::int64_t i = 0; i < b.head_dim_v; ++i) {
+        const T value = Dot::value(value_row(b, k)[i], m);
+        if (std::isfinite(value)) continue;
+        for (std::int64_t lane = 0; lane < kWidth; ++lane) {
+          if (b.visible != nullptr && (b.visible[k] >> lane & 1) == 0) continue;
+          b.state.numerator[i * kWidth + lane] +=
+              Dot::value(probability_row(b, k)[lane], m) * value;
+        }
+      }
+    }
   }
 };
 

@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "base/rows.h"
+
 namespace longspan::kernel {
 
 inline constexpr int kMaxVectors = 3;
@@ -36,14 +38,45 @@ struct ScoreTerms {
   const T* key_positions = nullptr;    // [keys]
 };
 
+// How numbers lie in the operands of a kernel's products. What is padded holds 0.
+struct OperandFormat {
+  DType dtype = DType::kFloat32;  // of the numbers
+  // Sums, over head_dim or over keys, have a multiple of so many terms; so many rows (keys,
+  // components of values) stand together.
+  std::int64_t depth_multiple = 1;
+  std::int64_t row_multiple = 1;
+  bool reads_rows = false;  // rows of this dtype and dim_stride 1 may stay where they are
+
+  std::int64_t value_bytes() const noexcept { return static_cast<std::int64_t>(size_of(dtype)); }
+  std::int64_t depth(std::int64_t n) const noexcept {
+    return (n + depth_multiple - 1) / depth_multiple * depth_multiple;
+  }
+  std::int64_t rows(std::int64_t n) const noexcept {
+    return (n + row_multiple - 1) / row_multiple * row_multiple;
+  }
+  // Bytes of a panel (queries: head_dim deep, probabilities: as deep as there are keys) and of the
+  // rows that meet it.
+  std::int64_t panel_bytes(std::int64_t deep, std::int64_t width) const noexcept {
+    return depth(deep) * width * value_bytes();
+  }
+  std::int64_t rows_bytes(std::int64_t count, std::int64_t deep) const noexcept {
+    return rows(count) * depth(deep) * value_bytes();
+  }
+};
+
+// Packed keys or values; only the kernel that packed them knows what the stride counts.
+struct OperandRows {
+  const void* data = nullptr;
+  std::int64_t stride = 0;
+};
+
 // One panel of queries meets one block of keys.
 template <class T>
 struct ForwardBlock {
-  const T* query = nullptr;  // [head_dim][width]
-  const T* key = nullptr;    // keys rows of head_dim, key_stride apart
-  std::int64_t key_stride = 0;
-  const T* value = nullptr;  // keys rows of head_dim_v, value_stride apart
-  std::int64_t value_stride = 0;
+  const void* query = nullptr;  // packed panel
+  OperandRows key;
+  OperandRows value;
+  std::int64_t first_key = 0;  // of `key` and `value`; a multiple of the format's depth_multiple
   std::int64_t keys = 0;
   std::int64_t head_dim = 0;
   std::int64_t head_dim_v = 0;
@@ -59,9 +92,9 @@ struct ForwardBlock {
   // Values of hidden keys are not multiplied, not even by 0 (0 * NaN is NaN): set to redo a block
   // whose result was not finite. Lanes that see only finite values get the same bits either way.
   bool skip_hidden_values = false;
-  bool fresh = false;          // nothing is in the state yet: find a reference first
-  T* scores = nullptr;         // scratch [keys][width]
-  T* probabilities = nullptr;  // scratch [keys][width]
+  bool fresh = false;             // nothing is in the state yet: find a reference first
+  T* scores = nullptr;            // scratch [format.rows(keys)][width]
+  void* probabilities = nullptr;  // scratch, a panel as deep as there are keys
   PanelState<T> state;
 };
 
@@ -73,6 +106,36 @@ struct KernelTable {
   int lanes = 0;
   int vectors = 0;             // widest panel, in vectors
   std::int64_t key_block = 0;  // keys per block that the engine should use
+  OperandFormat format;
+  // Rows first .. first + count of the source, as the lanes of a panel [dim][width], 0 in the lanes
+  // past count.
+  void (*pack_query)(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                     std::int64_t dim, std::int64_t width, void* panel) = nullptr;
+  // The same rows as keys or as values: rows_bytes(count, dim), rows_bytes(dim, count).
+  OperandRows (*pack_keys)(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                           std::int64_t dim, void* rows) = nullptr;
+  OperandRows (*pack_values)(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                             std::int64_t dim, void* rows) = nullptr;
+  // tile[key][lane] from the rows first .. first + count (queries) of a bias over `keys` keys, 0 in
+  // the lanes past count. A bias of -inf excludes: its bit in words is cleared and 0 is stored.
+  // Returns true when there was one.
+  bool (*load_bias)(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                    std::int64_t keys, std::int64_t width, T* tile, std::uint64_t* words) = nullptr;
+  // Row first + lane of the target = panel[dim][lane] * factors[lane], rounded once, lane < count.
+  void (*write_rows)(const base::RowTarget& target, std::int64_t first, std::int64_t count,
+                     std::int64_t dim, std::int64_t width, const T* panel,
+                     const T* factors) = nullptr;
+  // The same rows as they are, padded with zeros to `rows` rows of `stride`.
+  void (*pack_padded)(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                      std::int64_t dim, std::int64_t rows, std::int64_t stride, T* out) = nullptr;
+  // Row first + lane of the target, of elements of T, gets panel[dim][lane] * factor: added to what
+  // is there, or in its place.
+  void (*add_panel)(const base::RowTarget& target, std::int64_t first, std::int64_t count,
+                    std::int64_t dim, std::int64_t width, const T* panel, T factor,
+                    bool replace) = nullptr;
+  // Row first + n of the target = rows[n][dim] * factor, rounded once.
+  void (*store_rows)(const base::RowTarget& target, std::int64_t first, std::int64_t count,
+                     std::int64_t dim, const T* rows, std::int64_t stride, T factor) = nullptr;
   // forward_block[v - 1] for panels of v vectors. Returns true when it took the slow path.
   bool (*forward_block[kMaxVectors])(const ForwardBlock<T>& block) = {};
   // Likewise; false when no pair of the tile is visible, and then nothing was written.

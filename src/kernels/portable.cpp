@@ -17,7 +17,7 @@
 // clang-format off
 #include <hwy/highway.h>
 #include "kernels/forward_block-inl.h"
-#include "kernels/transpose-inl.h"
+#include "kernels/rows-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -34,13 +34,22 @@ KernelTable<T> make_table() {
   table.vectors = 2;
 #endif
   table.key_block = 128;
-  table.forward_block[0] = Forward<T, 1>::block;
-  table.forward_block[1] = Forward<T, 2>::block;
+  table.format = {sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, 1, 1, /*reads_rows=*/true};
+  table.pack_query = load_panel<T>;
+  table.pack_keys = load_rows<T>;
+  table.pack_values = load_rows<T>;
+  table.load_bias = load_bias<T>;
+  table.write_rows = write_rows<T>;
+  table.forward_block[0] = Forward<PlainDot<T>, 1>::block;
+  table.forward_block[1] = Forward<PlainDot<T>, 2>::block;
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-  table.forward_block[2] = Forward<T, 3>::block;
+  table.forward_block[2] = Forward<PlainDot<T>, 3>::block;
 #endif
   table.row_group = kRows;
   table.transpose = transpose<T>;
+  table.pack_padded = load_padded<T>;
+  table.add_panel = add_panel<T>;
+  table.store_rows = store_rows<T>;
   table.merge_state = merge_state<T>;
   table.all_finite = all_finite<T>;
   return table;

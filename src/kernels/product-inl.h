@@ -55,9 +55,23 @@ struct PlainDot {
   using Row = hn::Vec<D>;
   static constexpr int kValues = 1;
   static HWY_INLINE Row load(const Operand* b) { return hn::Load(D(), b); }
+  static HWY_INLINE void store(Row row, Operand* b) { hn::Store(row, D(), b); }
   static HWY_INLINE Row broadcast(Operand a) { return hn::Set(D(), a); }
   static HWY_INLINE hn::Vec<D> multiply_add(Row a, Row b, hn::Vec<D> c) {
     return hn::MulAdd(a, b, c);
+  }
+  // Operands from vectors of their values, and one of the values again.
+  static HWY_INLINE Row join(const hn::Vec<D> (&values)[kValues]) { return values[0]; }
+  static HWY_INLINE Real value(Operand a, int) { return a; }
+  // 0 in the place of values that are not finite.
+  static HWY_INLINE Row finite(Row a) { return hn::IfThenElseZero(hn::IsFinite(a), a); }
+};
+
+// Operands of A whose values are not finite are taken for 0.
+template <class Dot>
+struct FiniteDot : Dot {
+  static HWY_INLINE typename Dot::Row broadcast(typename Dot::Operand a) {
+    return Dot::finite(Dot::broadcast(a));
   }
 };
 

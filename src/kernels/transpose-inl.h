@@ -15,7 +15,9 @@
 
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/product-inl.h"
 
@@ -34,42 +36,69 @@ HWY_INLINE void transpose_step(D d, const V (&in)[L], V (&out)[L]) {
 }
 #endif
 
-// out[c][r] = in[r][c] for r < rows, c < columns; strides in elements. T is only moved: any type of
-// its size may be meant.
-template <class T>
-void transpose(const T* HWY_RESTRICT in, std::int64_t in_stride, std::int64_t rows,
-               std::int64_t columns, T* HWY_RESTRICT out, std::int64_t out_stride) {
+// Rows and columns of `in` become columns and rows of `out`, square by square and one by one where
+// none fits. T is only moved: any type of its size may be meant.
+//   in.load(r, c)       the neighbours (r, c) .. (r, c + lanes)     in.number(r, c)   one
+//   out.store(v, c, r)  the neighbours (c, r) .. (c, r + lanes)     out.set(x, c, r)  one
+//   in.ahead(r)         row r will be read soon
+template <class T, class In, class Out>
+HWY_INLINE void transpose_between(const In& in, std::int64_t rows, std::int64_t columns,
+                                  const Out& out) {
   std::int64_t r = 0;
 #if HWY_TARGET != HWY_SCALAR
   using D = hn::ScalableTag<T>;
   const D d;
   constexpr int L = static_cast<int>(hn::MaxLanes(D()));
+  constexpr int kSteps = L == 2 ? 1 : L == 4 ? 2 : L == 8 ? 3 : 4;
+  static_assert(L >= 2 && L <= 16);
   for (; r + L <= rows; r += L) {
+    for (std::int64_t next = r + L; next < std::min(r + 2 * L, rows); ++next) in.ahead(next);
     std::int64_t c = 0;
     for (; c + L <= columns; c += L) {
       hn::Vec<D> a[L];
       hn::Vec<D> b[L];
       LONGSPAN_UNROLL
-      for (int i = 0; i < L; ++i) a[i] = hn::LoadU(d, in + (r + i) * in_stride + c);
-      constexpr int kSteps = L == 2 ? 1 : L == 4 ? 2 : L == 8 ? 3 : 4;
-      static_assert(L <= 16);
+      for (int i = 0; i < L; ++i) a[i] = in.load(r + i, c);
       transpose_step<L>(d, a, b);
       if constexpr (kSteps >= 2) transpose_step<L>(d, b, a);
       if constexpr (kSteps >= 3) transpose_step<L>(d, a, b);
       if constexpr (kSteps >= 4) transpose_step<L>(d, b, a);
       LONGSPAN_UNROLL
-      for (int i = 0; i < L; ++i) {
-        hn::StoreU(kSteps % 2 == 0 ? a[i] : b[i], d, out + (c + i) * out_stride + r);
-      }
+      for (int i = 0; i < L; ++i) out.store(kSteps % 2 == 0 ? a[i] : b[i], c + i, r);
     }
     for (; c < columns; ++c) {
-      for (int i = 0; i < L; ++i) out[c * out_stride + r + i] = in[(r + i) * in_stride + c];
+      for (int i = 0; i < L; ++i) out.set(in.number(r + i, c), c, r + i);
     }
   }
 #endif
   for (; r < rows; ++r) {
-    for (std::int64_t c = 0; c < columns; ++c) out[c * out_stride + r] = in[r * in_stride + c];
+    for (std::int64_t c = 0; c < columns; ++c) out.set(in.number(r, c), c, r);
   }
+}
+
+// Rows of T in memory, as either side.
+template <class T>
+struct PlainRows {
+  T* data;
+  std::int64_t stride;
+  using D = hn::ScalableTag<std::remove_const_t<T>>;
+  HWY_INLINE hn::Vec<D> load(std::int64_t r, std::int64_t c) const {
+    return hn::LoadU(D(), data + r * stride + c);
+  }
+  HWY_INLINE T number(std::int64_t r, std::int64_t c) const { return data[r * stride + c]; }
+  HWY_INLINE void ahead(std::int64_t) const {}
+  HWY_INLINE void store(hn::Vec<D> v, std::int64_t r, std::int64_t c) const {
+    hn::StoreU(v, D(), data + r * stride + c);
+  }
+  HWY_INLINE void set(T x, std::int64_t r, std::int64_t c) const { data[r * stride + c] = x; }
+};
+
+// out[c][r] = in[r][c] for r < rows, c < columns; strides in elements.
+template <class T>
+void transpose(const T* HWY_RESTRICT in, std::int64_t in_stride, std::int64_t rows,
+               std::int64_t columns, T* HWY_RESTRICT out, std::int64_t out_stride) {
+  transpose_between<T>(PlainRows<const T>{in, in_stride}, rows, columns,
+                       PlainRows<T>{out, out_stride});
 }
 
 }  // namespace longspan::kernel::HWY_NAMESPACE

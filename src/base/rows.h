@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Rows of a tensor of any floating type, as they lie in memory: row n begins row_stride * n
+// elements after the first, its components are dim_stride elements apart.
+#pragma once
+
+#include <cstdint>
+
+#include "longspan/tensor.h"
+
+namespace longspan::base {
+
+struct RowSource {
+  const void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  std::int64_t row_stride = 0;
+  std::int64_t dim_stride = 0;
+};
+
+struct RowTarget {
+  void* data = nullptr;  // null: not wanted
+  DType dtype = DType::kFloat32;
+  std::int64_t row_stride = 0;
+  std::int64_t dim_stride = 0;
+};
+
+}  // namespace longspan::base

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Between rows of tensors and the operands of a kernel whose operands are plain numbers of T:
+// panels of queries and tiles of bias (transposed), key and value rows (copied, widened), results
+// (scaled, transposed back, narrowed).
+#if defined(LONGSPAN_KERNELS_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LONGSPAN_KERNELS_ROWS_INL_H_
+#undef LONGSPAN_KERNELS_ROWS_INL_H_
+#else
+#define LONGSPAN_KERNELS_ROWS_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "base/rows.h"
+#include "base/visit_dtype.h"
+#include "kernels/elements-inl.h"
+#include "kernels/kernel_table.h"
+#include "kernels/transpose-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace longspan::kernel::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Rows may be pages apart, where the processor does not see the next one coming.
+HWY_INLINE void prefetch_row(const void* row, std::int64_t bytes) {
+  constexpr std::int64_t kLine = 64;
+  for (std::int64_t at = 0; at < bytes; at += kLine) {
+    __builtin_prefetch(static_cast<const char*>(row) + at);
+  }
+}
+
+// Rows of E, read as T.
+template <class T, class E>
+struct SourceRows {
+  const E* data;
+  std::int64_t stride;
+  std::int64_t bytes;  // of a row
+  HWY_INLINE auto load(std::int64_t r, std::int64_t c) const {
+    return Elements<T, E>::load(data + r * stride + c);
+  }
+  HWY_INLINE T number(std::int64_t r, std::int64_t c) const {
+    return static_cast<T>(base::to_float(data[r * stride + c]));
+  }
+  HWY_INLINE void ahead(std::int64_t r) const { prefetch_row(data + r * stride, bytes); }
+};
+
+// Rows of E, written from T.
+template <class T, class E>
+struct TargetRows {
+  E* data;
+  std::int64_t stride;
+  HWY_INLINE void store(hn::Vec<hn::ScalableTag<T>> v, std::int64_t r, std::int64_t c) const {
+    Elements<T, E>::store(v, data + r * stride + c);
+  }
+  HWY_INLINE void set(T x, std::int64_t r, std::int64_t c) const {
+    data[r * stride + c] = base::from_float<E>(x);
+  }
+};
+
+// A panel [row][lane] whose lanes are multiplied by factors.
+template <class T>
+struct ScaledPanel {
+  const T* data;
+  std::int64_t width;
+  const T* factors;
+  HWY_INLINE auto load(std::int64_t r, std::int64_t lane) const {
+    const hn::ScalableTag<T> d;
+    return hn::Mul(hn::Load(d, data + r * width + lane), hn::LoadU(d, factors + lane));
+  }
+  HWY_INLINE T number(std::int64_t r, std::int64_t lane) const {
+    return data[r * width + lane] * factors[lane];
+  }
+  HWY_INLINE void ahead(std::int64_t) const {}
+};
+
+// Rows of T, replaced or added to.
+template <class T>
+struct SumRows {
+  T* data;
+  std::int64_t stride;
+  bool replace;
+  HWY_INLINE void store(hn::Vec<hn::ScalableTag<T>> v, std::int64_t r, std::int64_t c) const {
+    const hn::ScalableTag<T> d;
+    T* at = data + r * stride + c;
+    hn::StoreU(replace ? v : hn::Add(hn::LoadU(d, at), v), d, at);
+  }
+  HWY_INLINE void set(T x, std::int64_t r, std::int64_t c) const {
+    T* at = data + r * stride + c;
+    *at = replace ? x : *at + x;
+  }
+};
+
+// body(data, E{}) with the source's first wanted row as rows of E.
+template <class Body>
+HWY_INLINE void visit_rows(const base::RowSource& source, std::int64_t first, const Body& body) {
+  base::visit_floating(source.dtype, [&](auto tag) HWY_ATTR {
+    using E = decltype(tag);
+    body(static_cast<const E*>(source.data) + first * source.row_stride);
+  });
+}
+
+template <class T>
+void load_panel(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                std::int64_t dim, std::int64_t width, void* panel) {
+  T* out = static_cast<T*>(panel);
+  visit_rows(source, first, [&]<class E>(const E* rows) HWY_ATTR {
+    const PlainRows<T> target{out, width};
+    const SourceRows<T, E> from{rows, source.row_stride, dim * std::int64_t{sizeof(E)}};
+    if constexpr (Elements<T, E>::kVectors) {
+      if (source.dim_stride == 1) return transpose_between<T>(from, count, dim, target);
+    }
+    for (std::int64_t d = 0; d < dim; ++d) {
+      for (std::int64_t lane = 0; lane < count; ++lane) {
+        target.set(from.number(lane, d * source.dim_stride), d, lane);
+      }
+    }
+  });
+  if (count == width) return;
+  for (std::int64_t d = 0; d < dim; ++d)
+    std::fill(out + d * width + count, out + (d + 1) * width, T{0});
+}
+
+template <class T>
+void load_padded(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                 std::int64_t dim, std::int64_t rows, std::int64_t stride, T* out) {
+  constexpr std::int64_t kAhead = 8;
+  constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(hn::ScalableTag<T>()));
+  visit_rows(source, first, [&]<class E>(const E* data) HWY_ATTR {
+    const SourceRows<T, E> from{data, source.row_stride, dim * std::int64_t{sizeof(E)}};
+    for (std::int64_t n = 0; n < count; ++n) {
+      T* into = out + n * stride;
+      std::int64_t c = 0;
+      if constexpr (Elements<T, E>::kVectors) {
+        if (source.dim_stride == 1) {
+          if (n + kAhead < count) from.ahead(n + kAhead);
+          for (; c + kLanes <= dim; c += kLanes) {
+            hn::StoreU(from.load(n, c), hn::ScalableTag<T>(), into + c);
+          }
+        }
+      }
+      for (; c < dim; ++c) into[c] = from.number(n, c * source.dim_stride);
+      for (; c < stride; ++c) into[c] = T{0};
+    }
+  });
+  std::fill(out + count * stride, out + rows * stride, T{0});
+}
+
+template <class T>
+OperandRows load_rows(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                      std::int64_t dim, void* rows) {
+  load_padded(source, first, count, dim, count, dim, static_cast<T*>(rows));
+  return {rows, dim};
+}
+
+template <class T>
+bool load_bias(const base::RowSource& source, std::int64_t first, std::int64_t count,
+               std::int64_t keys, std::int64_t width, T* tile, std::uint64_t* words) {
+  load_panel<T>(source, first, count, keys, width, tile);
+  const hn::ScalableTag<T> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  bool excludes = false;
+  for (std::int64_t k = 0; k < keys; ++k) {
+    for (std::int64_t l = 0; l < width; l += lanes) {
+      T* at = tile + k * width + l;
+      const auto bias = hn::Load(d, at);
+      const auto excluded = hn::Eq(bias, hn::Neg(hn::Inf(d)));
+      if (hn::AllFalse(d, excluded)) continue;
+      excludes = true;
+      std::uint64_t bits = 0;
+      hn::StoreMaskBits(d, excluded, reinterpret_cast<std::uint8_t*>(&bits));
+      words[k] &= ~(bits << l);
+      hn::Store(hn::IfThenZeroElse(excluded, bias), d, at);
+    }
+  }
+  return excludes;
+}
+
+template <class T>
+void write_rows(const base::RowTarget& target, std::int64_t first, std::int64_t count,
+                std::int64_t dim, std::int64_t width, const T* panel, const T* factors) {
+  const ScaledPanel<T> from{panel, width, factors};
+  base::visit_floating(target.dtype, [&](auto tag) HWY_ATTR {
+    using E = decltype(tag);
+    const TargetRows<T, E> to{static_cast<E*>(target.data) + first * target.row_stride,
+                              target.row_stride};
+    if constexpr (Elements<T, E>::kVectors) {
+      if (target.dim_stride == 1) return transpose_between<T>(from, dim, count, to);
+    }
+    for (std::int64_t lane = 0; lane < count; ++lane) {
+      for (std::int64_t d = 0; d < dim; ++d) {
+        to.set(from.number(d, lane), lane, d * target.dim_stride);
+      }
+    }
+  });
+}
+
+template <class T>
+void add_panel(const base::RowTarget& target, std::int64_t first, std::int64_t count,
+               std::int64_t dim, std::int64_t width, const T* panel, T factor, bool replace) {
+  T factors[kMaxWidth];
+  std::fill(factors, factors + width, factor);
+  const ScaledPanel<T> from{panel, width, factors};
+  const SumRows<T> to{static_cast<T*>(target.data) + first * target.row_stride, target.row_stride,
+                      replace};
+  if (target.dim_stride == 1) return transpose_between<T>(from, dim, count, to);
+  for (std::int64_t lane = 0; lane < count; ++lane) {
+    for (std::int64_t d = 0; d < dim; ++d) {
+      to.set(from.number(d, lane), lane, d * target.dim_stride);
+    }
+  }
+}
+
+template <class T>
+void store_rows(const base::RowTarget& target, std::int64_t first, std::int64_t count,
+                std::int64_t dim, const T* rows, std::int64_t stride, T factor) {
+  const hn::ScalableTag<T> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  base::visit_floating(target.dtype, [&](auto tag) HWY_ATTR {
+    using E = decltype(tag);
+    const TargetRows<T, E> to{static_cast<E*>(target.data) + first * target.row_stride,
+                              target.row_stride};
+    for (std::int64_t n = 0; n < count; ++n) {
+      const T* row = rows + n * stride;
+      std::int64_t c = 0;
+      if constexpr (Elements<T, E>::kVectors) {
+        if (target.dim_stride == 1) {
+          for (; c + lanes <= dim; c += lanes) {
+            to.store(hn::Mul(hn::LoadU(d, row + c), hn::Set(d, factor)), n, c);
+          }
+        }
+      }
+      for (; c < dim; ++c) to.set(row[c] * factor, n, c * target.dim_stride);
+    }
+  });
+}
+
+}  // namespace longspan::kernel::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggle

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Every kernel that runs here between rows of tensors and its operands: what it packs and writes,
+// number by number, for every type, any size, any strides.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "base/visit_dtype.h"
+#include "kernel_testing.h"
+#include "kernels/kernel_table.h"
+#include "support/tensor.h"
+
+namespace longspan::kernel {
+namespace {
+
+using test::Random;
+
+constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat64, DType::kFloat16, DType::kBFloat16};
+constexpr double kSpecial[] = {0.0, -0.0, kInf, -kInf, kNan, 0x1p-130, 0x1p-16, 65504.0, 1e30};
+
+// Rows of any type with anything between and around them.
+struct Rows {
+  Rows(DType type, std::int64_t rows, std::int64_t dim, std::int64_t gap, std::int64_t dim_gap,
+       Random& random)
+      : dtype(type), dim_stride(1 + dim_gap), row_stride(dim * dim_stride + gap) {
+    bytes = spoilt((rows * row_stride + 1) * std::int64_t{8});
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t c = 0; c < dim; ++c) {
+        set(r, c, random.chance(0.1) ? kSpecial[random.between(0, 8)] : random.normal());
+      }
+    }
+  }
+  void set(std::int64_t r, std::int64_t c, double x) {
+    base::visit_floating(dtype, [&](auto tag) {
+      using E = decltype(tag);
+      reinterpret_cast<E*>(bytes.data())[r * row_stride + c * dim_stride] = base::from_float<E>(x);
+    });
+  }
+  double get(std::int64_t r, std::int64_t c) const {
+    return base::load_double(bytes.data(), dtype, r * row_stride + c * dim_stride);
+  }
+  base::RowSource source() const { return {bytes.data(), dtype, row_stride, dim_stride}; }
+  base::RowTarget target() { return {bytes.data(), dtype, row_stride, dim_stride}; }
+
+  DType dtype;
+  std::int64_t dim_stride, row_stride;
+  Lines<std::byte> bytes;
+};
+
+bool same(double a, double b) {
+  return std::isnan(a) ? std::isnan(b) : a == b && std::signbit(a) == std::signbit(b);
+}
+
+// Types that a table packs: a narrow one its own, the others all.
+template <class T>
+bool packs(const KernelTable<T>& table, DType dtype) {
+  return table.format.dtype != DType::kBFloat16 || dtype == DType::kBFloat16;
+}
+
+// test(rows, count, dim): sizes around the squares that are transposed at once.
+template <class T, class Test>
+void for_each_shape(const KernelTable<T>& table, int vectors, const Test& test) {
+  const std::int64_t width = std::int64_t{table.lanes} * vectors;
+  Random random(20);
+  for (const DType dtype : kDTypes) {
+    for (const std::int64_t count : {std::int64_t{1}, width / 2 + 1, width - 1, width}) {
+      if (count > width || count < 1) continue;
+      for (const std::int64_t dim : {1, 2, 15, 16, 33, 64}) {
+        for (const std::int64_t dim_gap : {0, 0, 2}) {
+          SCOPED_TRACE(testing::Message() << name_of(dtype) << ", " << count << " rows of " << dim
+                                          << ", " << dim_gap << " apart");
+          test(Rows(dtype, 3 + count, dim, random.between(0, 5), dim_gap, random), count, dim);
+        }
+      }
+    }
+  }
+}
+
+TEST(KernelRows, QueriesBecomeLanes) {
+  for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
+    if (!table.format.reads_rows) return;  // operands of more than one number: through products
+    const std::int64_t width = std::int64_t{table.lanes} * vectors;
+    for_each_shape(table, vectors, [&](const Rows& rows, std::int64_t count, std::int64_t dim) {
+      Lines<T> panel(at(dim * width), std::numeric_limits<T>::quiet_NaN());
+      table.pack_query(rows.source(), 3, count, dim, width, panel.data());
+      for (std::int64_t d = 0; d < dim; ++d) {
+        for (std::int64_t lane = 0; lane < width; ++lane) {
+          const double truth = lane < count ? rows.get(3 + lane, d) : 0;
+          ASSERT_TRUE(same(panel[at(d * width + lane)], static_cast<T>(truth))) << truth;
+        }
+      }
+    });
+  });
+}
+
+TEST(KernelRows, KeysAndValuesAreCopied) {
+  for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
+    if (!table.format.reads_rows) return;
+    for_each_shape(table, vectors, [&](const Rows& rows, std::int64_t count, std::int64_t dim) {
+      for (const auto pack : {table.pack_keys, table.pack_values}) {
+        Lines<T> copy(at(dim * count), std::numeric_limits<T>::quiet_NaN());
+        const OperandRows packed = pack(rows.source(), 3, count, dim, copy.data());
+        ASSERT_EQ(packed.data, copy.data());
+        ASSERT_EQ(packed.stride, dim);
+        for (std::int64_t n = 0; n < count; ++n) {
+          for (std::int64_t d = 0; d < dim; ++d) {
+            ASSERT_TRUE(same(copy[at(n * dim + d)], static_cast<T>(rows.get(3 + n, d))));
+          }
+        }
+      }
+    });
+  });
+}
+
+TEST(KernelRows, ABiasOfMinusInfExcludes) {
+  for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
+    const std::int64_t width = std::int64_t{table.lanes} * vectors;
+    for_each_shape(table, vectors, [&](const Rows& rows, std::int64_t count, std::int64_t keys) {
+      Lines<T> tile(at(keys * width), std::numeric_limits<T>::quiet_NaN());
+      std::vector<std::uint64_t> words(at(keys), ~std::uint64_t{0});
+      const bool excludes =
+          table.load_bias(rows.source(), 3, count, keys, width, tile.data(), words.data());
+      bool any = false;
+      for (std::int64_t k = 0; k < keys; ++k) {
+        for (std::int64_t lane = 0; lane < width; ++lane) {
+          const double truth = lane < count ? rows.get(3 + lane, k) : 0;
+          const bool excluded = static_cast<T>(truth) == -std::numeric_limits<T>::infinity();
+          any = any || excluded;
+          ASSERT_EQ((words[at(k)] >> lane & 1) == 0, excluded);
+          ASSERT_TRUE(same(tile[at(k * width + lane)], excluded ? T{0} : static_cast<T>(truth)));
+        }
+      }
+      ASSERT_EQ(excludes, any);
+    });
+  });
+}
+
+TEST(KernelRows, ResultsAreScaledAndRoundedOnce) {
+  for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
+    const std::int64_t width = std::int64_t{table.lanes} * vectors;
+    Random random(21);
+    for_each_shape(table, vectors, [&](Rows rows, std::int64_t count, std::int64_t dim) {
+      const Rows before = rows;
+      Lines<T> panel(at(dim * width)), factors(at(width));
+      for (T& x : panel) {
+        x = static_cast<T>(random.chance(0.1)
+                               ? kSpecial[random.between(0, 8)]
+                               : random.normal() * std::exp2(random.between(-20, 20)));
+      }
+      for (T& x : factors) x = static_cast<T>(1 + random.between(0, 3));
+      table.write_rows(rows.target(), 1, count, dim, width, panel.data(), factors.data());
+      for (std::int64_t d = 0; d < dim; ++d) {
+        ASSERT_TRUE(same(rows.get(0, d), before.get(0, d))) << "the row before";
+        ASSERT_TRUE(same(rows.get(1 + count, d), before.get(1 + count, d))) << "the row behind";
+        for (std::int64_t lane = 0; lane < count; ++lane) {
+          const T truth = panel[at(d * width + lane)] * factors[at(lane)];
+          Rows rounded = rows;
+          rounded.set(0, d, static_cast<double>(truth));
+          ASSERT_TRUE(same(rows.get(1 + lane, d), rounded.get(0, d))) << truth;
+        }
+      }
+    });
+  });
+}
+
+// A part of packed keys is as good as keys packed alone, bit for bit.
+TEST(KernelRows, PartsOfPackedKeys) {
+  for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
+    Random random(22);
+    const OperandFormat& format = table.format;
+    for (const std::int64_t first : {32, 64, 96}) {
+      Panel<T> panel(table, vectors, 33, 17, random);
+      Panel<T> other = panel;
+      const KeyBlock<T> all(panel, 111, random, {.gap = 3});
+      Lines<std::byte> key = spoilt(format.rows_bytes(all.keys, 33));
+      Lines<std::byte> value = spoilt(format.rows_bytes(17, all.keys));
+      const Stored<T> keys(table, all.key.data(), all.key.size());
+      const Stored<T> values(table, all.value.data(), all.value.size());
+      const base::RowSource key_rows = keys.rows(all.key_stride, 1);
+      const base::RowSource value_rows = values.rows(all.value_stride, 1);
+      KeyBlock<T> part = all;
+      part.keys -= first;
+      panel.meet(part, table.pack_keys(key_rows, 0, all.keys, 33, key.data()),
+                 table.pack_values(value_rows, 0, all.keys, 17, value.data()), first);
+      Lines<std::byte> part_key = spoilt(format.rows_bytes(part.keys, 33));
+      Lines<std::byte> part_value = spoilt(format.rows_bytes(17, part.keys));
+      other.meet(part, table.pack_keys(key_rows, first, part.keys, 33, part_key.data()),
+                 table.pack_values(value_rows, first, part.keys, 17, part_value.data()));
+      ASSERT_TRUE(panel.same_state(other)) << first;
+    }
+  });
+}
+
+}  // namespace
+}  // namespace longspan::kernel

@@ -37,6 +37,9 @@ struct BackwardCall : AttentionCall<T> {
   std::int64_t query_blocks() const noexcept {
     return (seqlen_q + queries_per_block() - 1) / queries_per_block();
   }
+  mask::Range query_block(std::int64_t n) const noexcept {
+    return {n * queries_per_block(), std::min(seqlen_q, (n + 1) * queries_per_block())};
+  }
   bool wants_bias_tiles() const noexcept {
     return bias_gradient != nullptr && bias_gradient->wants_tiles();
   }
@@ -48,7 +51,7 @@ inline KeySegments choose_key_ranges(std::int64_t seqlen_k, std::int64_t key_chu
   constexpr std::int64_t kLeast = 256;
   constexpr std::int64_t kMost = 1024;
   constexpr std::int64_t kMultiple = 128;
-  constexpr std::int64_t kWanted = 8;
+  constexpr std::int64_t kWanted = 4;
   if (key_chunk > 0) return {seqlen_k, std::min(key_chunk, std::max<std::int64_t>(seqlen_k, 1))};
   const std::int64_t even = (seqlen_k + kWanted - 1) / kWanted;
   return {seqlen_k, std::clamp((even + kMultiple - 1) / kMultiple * kMultiple, kLeast, kMost)};

@@ -83,26 +83,35 @@ template <class T>
 void BackwardWorker<T>::run(const BackwardTask<T>& task) {
   load_keys(task);
   for (const BackwardHead<T>& head : task.heads) {
-    const std::int64_t step = call_.queries_per_block();
-    const std::int64_t blocks = call_.query_blocks();
-    for (std::int64_t n = 0; n < blocks; ++n) {
-      const mask::Range queries{n * step, std::min(call_.seqlen_q, (n + 1) * step)};
+    for (std::int64_t n = 0; n < call_.query_blocks(); ++n) {
+      const mask::Range queries = call_.query_block(n);
       const mask::Range hull = call_.mask->visible_keys(task.batch, head.head, queries);
       if (mask::intersect(hull, task.keys).empty()) continue;
-      run_queries(task, head, queries);
-      if (!call_.wants_query) continue;
-      const std::int64_t first_range = hull.begin / call_.ranges.length;
-      const std::int64_t last_range = (hull.end - 1) / call_.ranges.length;
-      const std::int64_t range = task.keys.begin / call_.ranges.length;
-      call_.turns->wait(head.first_turn + n, range - first_range);
-      for (std::int64_t p = 0; p < used_panels_; ++p) {
-        add_dquery(head, panels_[static_cast<std::size_t>(p)], range == first_range,
-                   range == last_range);
-      }
-      call_.turns->finish(head.first_turn + n, range - first_range);
+      choose_panels(task, head, queries);
+      // Ranges add to the gradients of these queries in ascending order.
+      const std::int64_t turn =
+          (task.keys.begin - hull.begin / call_.ranges.length * call_.ranges.length) /
+          call_.ranges.length;
+      run_panels(task, head, head.first_turn + n, turn);
     }
   }
   store_keys(task);
+}
+
+// The panels of a block of queries that see a key of the task.
+template <class T>
+void BackwardWorker<T>::choose_panels(const BackwardTask<T>& task, const BackwardHead<T>& head,
+                                      mask::Range queries) {
+  used_panels_ = 0;
+  for (std::int64_t first = queries.begin; first < queries.end; first += call_.rows_per_panel) {
+    Panel& panel = panels_[static_cast<std::size_t>(used_panels_)];
+    panel.queries = {head.head, first, std::min(call_.rows_per_panel, queries.end - first)};
+    const mask::Range hull = call_.mask->visible_keys(task.batch, head.head, panel.queries.range());
+    if (mask::intersect(hull, task.keys).empty()) continue;
+    panel.is_first = hull.begin >= task.keys.begin;
+    panel.is_last = hull.end <= task.keys.end;
+    ++used_panels_;
+  }
 }
 
 template <class T>
@@ -122,42 +131,37 @@ void BackwardWorker<T>::load_keys(const BackwardTask<T>& task) {
   }
 }
 
+// A panel is loaded before its first tile and added to the gradients after its last. What the next
+// panel reads and this one adds to is fetched during the tile before: rows may be pages apart, and
+// waiting for memory was a tenth of the time; fetched earlier, they do not stay in the cache.
 template <class T>
-void BackwardWorker<T>::run_queries(const BackwardTask<T>& task, const BackwardHead<T>& head,
-                                    mask::Range queries) {
-  used_panels_ = 0;
-  for (std::int64_t first = queries.begin; first < queries.end; first += call_.rows_per_panel) {
-    Panel& panel = panels_[static_cast<std::size_t>(used_panels_++)];
-    panel.queries = {head.head, first, std::min(call_.rows_per_panel, queries.end - first)};
-    load_panel(head, panel);
-  }
+void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHead<T>& head,
+                                   std::int64_t place, std::int64_t turn) {
   for (std::int64_t k = 0; k < used_blocks_; ++k) {
     if (call_.stop.stop_requested()) {
       base::fail(ErrorCode::kCancelled, "attention: stopped on request");
     }
+    const bool adds = k + 1 == used_blocks_ && call_.wants_query;
     for (std::int64_t p = 0; p < used_panels_; ++p) {
       Panel& panel = panels_[static_cast<std::size_t>(p)];
-      prefetch(head, panel.queries, k);
-      run_tile(task, panel, blocks_[static_cast<std::size_t>(k)]);
+      if (k == 0) {
+        load_panel(head, panel);
+      }
+      kernel::BackwardBlock<T> b;
+      if (k == 0 && p + 1 < used_panels_) {
+        const PanelQueries& next = panels_[static_cast<std::size_t>(p + 1)].queries;
+        b.ahead[0] = rows_ahead(head.query, next.range(), call_.head_dim);
+        b.ahead[1] = rows_ahead(head.doutput, next.range(), call_.head_dim_v);
+      }
+      if (adds)
+        b.ahead[2] = rows_ahead(as_source(head.dquery_sum), panel.queries.range(), call_.head_dim);
+      run_tile(task, panel, blocks_[static_cast<std::size_t>(k)], b);
+      if (!adds) continue;
+      if (p == 0) call_.turns->wait(place, turn);
+      add_dquery(head, panel);
     }
+    if (adds) call_.turns->finish(place, turn);
     if (call_.progress != nullptr) call_.progress->done += used_panels_;
-  }
-}
-
-// Fetches the part of what comes after these tiles that falls to key block k: the queries of the
-// panel that will be loaded in this one's place, and the gradients that this one will be added to.
-// Rows may be pages apart, and loading them would wait for memory: a tenth of the time.
-template <class T>
-void BackwardWorker<T>::prefetch(const BackwardHead<T>& head, const PanelQueries& queries,
-                                 std::int64_t k) const noexcept {
-  const std::int64_t begin = queries.first + queries.count * k / used_blocks_;
-  const std::int64_t end = queries.first + queries.count * (k + 1) / used_blocks_;
-  for (std::int64_t n = begin; n < end; ++n) {
-    if (call_.wants_query) prefetch_row(as_source(head.dquery_sum), n, call_.head_dim);
-    const std::int64_t later = n + call_.queries_per_block();
-    if (later >= call_.seqlen_q) continue;
-    prefetch_row(head.query, later, call_.head_dim);
-    prefetch_row(head.doutput, later, call_.head_dim_v);
   }
 }
 
@@ -199,9 +203,9 @@ void BackwardWorker<T>::load_panel(const BackwardHead<T>& head, Panel& panel) {
 }
 
 template <class T>
-void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Block& block) {
+void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Block& block,
+                                 kernel::BackwardBlock<T>& b) {
   if (!terms_.load(task.batch, panel.queries, block.keys, panel.width)) return;
-  kernel::BackwardBlock<T> b;
   b.query_lanes = panel.query_lanes;
   b.doutput_lanes = panel.doutput_lanes;
   b.query_rows = panel.query_rows;
@@ -236,13 +240,12 @@ void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Bloc
 }
 
 template <class T>
-void BackwardWorker<T>::add_dquery(const BackwardHead<T>& head, const Panel& panel, bool first,
-                                   bool last) {
+void BackwardWorker<T>::add_dquery(const BackwardHead<T>& head, const Panel& panel) {
   const PanelQueries& queries = panel.queries;
   const RowTarget& sum = head.dquery_sum;
   call_.kernel->add_panel(sum, queries.first, queries.count, call_.head_dim, panel.width,
-                          panel.dquery_lanes, static_cast<T>(call_.scale), first);
-  if (!last || head.dquery.data == nullptr) return;
+                          panel.dquery_lanes, static_cast<T>(call_.scale), panel.is_first);
+  if (!panel.is_last || head.dquery.data == nullptr) return;
   call_.kernel->store_rows(head.dquery, queries.first, queries.count, call_.head_dim,
                            static_cast<const T*>(sum.data) + queries.first * sum.row_stride,
                            sum.row_stride, T{1});

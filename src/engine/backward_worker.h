@@ -26,6 +26,8 @@ class BackwardWorker {
  private:
   struct Panel {  // a panel of queries, loaded
     PanelQueries queries;
+    bool is_first = false;  // no earlier range of keys is seen
+    bool is_last = false;   // nor a later one
     std::int64_t width = 0;
     bool finite = true;  // neither query nor doutput holds NaN or inf
     T* query_lanes = nullptr;
@@ -47,12 +49,13 @@ class BackwardWorker {
 
   void carve(base::Carver& carver);
   void load_keys(const BackwardTask<T>& task);
-  void run_queries(const BackwardTask<T>& task, const BackwardHead<T>& head, mask::Range queries);
-  void prefetch(const BackwardHead<T>& head, const PanelQueries& queries,
-                std::int64_t k) const noexcept;
+  void choose_panels(const BackwardTask<T>& task, const BackwardHead<T>& head, mask::Range queries);
+  void run_panels(const BackwardTask<T>& task, const BackwardHead<T>& head, std::int64_t place,
+                  std::int64_t turn);
   void load_panel(const BackwardHead<T>& head, Panel& panel);
-  void run_tile(const BackwardTask<T>& task, Panel& panel, Block& block);
-  void add_dquery(const BackwardHead<T>& head, const Panel& panel, bool first, bool last);
+  void run_tile(const BackwardTask<T>& task, Panel& panel, Block& block,
+                kernel::BackwardBlock<T>& b);
+  void add_dquery(const BackwardHead<T>& head, const Panel& panel);
   void store_keys(const BackwardTask<T>& task);
 
   const BackwardCall<T>& call_;

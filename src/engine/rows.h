@@ -10,7 +10,9 @@
 #include <cstdint>
 
 #include "base/rows.h"
+#include "kernels/backward_block.h"
 #include "kernels/kernel_table.h"
+#include "mask/tile.h"
 
 namespace longspan::engine {
 
@@ -24,13 +26,12 @@ inline RowSource as_source(const RowTarget& target) noexcept {
 template <class T>
 inline constexpr DType kDTypeOf = sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
 
-// Fetches row n into the second level cache.
-inline void prefetch_row(const RowSource& source, std::int64_t n, std::int64_t dim) noexcept {
-  constexpr std::int64_t kLine = 64;
+inline kernel::RowsAhead rows_ahead(const RowSource& source, mask::Range rows,
+                                    std::int64_t dim) noexcept {
+  if (source.dim_stride != 1) return {};
   const auto size = static_cast<std::int64_t>(size_of(source.dtype));
-  if (source.dim_stride != 1) return;
-  const char* row = static_cast<const char*>(source.data) + n * source.row_stride * size;
-  for (std::int64_t at = 0; at < dim * size; at += kLine) __builtin_prefetch(row + at, 0, 2);
+  return {static_cast<const char*>(source.data) + rows.begin * source.row_stride * size,
+          source.row_stride * size, dim * size, rows.size()};
 }
 
 // True when rows must be packed before a kernel can read them.

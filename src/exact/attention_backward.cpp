@@ -174,11 +174,6 @@ class ExactBackward {
     return (batch * checked_.num_heads + head) * checked_.seqlen_q;
   }
 
-  mask::Range queries_of(std::int64_t block) const noexcept {
-    const std::int64_t step = call_.queries_per_block();
-    return {block * step, std::min(checked_.seqlen_q, (block + 1) * step)};
-  }
-
   // What a sink takes of a row's weight.
   double sink_weight(std::int64_t batch, std::int64_t head, double lse) const noexcept {
     return checked_.sinks.data == nullptr ? 0.0 : std::exp(checked_.sinks.at(batch, head) - lse);
@@ -191,14 +186,21 @@ class ExactBackward {
     base::parallel_for(checked_.batch * heads * blocks, plan_.threads, [&](std::int64_t task, int) {
       const std::int64_t batch = task / blocks / heads;
       const std::int64_t head = task / blocks % heads;
-      const mask::Range queries = queries_of(task % blocks);
+      const mask::Range queries = call_.query_block(task % blocks);
       prepare_block(batch, head, queries);
-      if (call_.wants_query && call_.mask->visible_keys(batch, head, queries).empty()) {
-        const std::vector<T> zeros(static_cast<std::size_t>(checked_.head_dim));
-        call_.kernel->store_rows(tensors_.dquery.target(batch, head), queries.begin, queries.size(),
-                                 checked_.head_dim, zeros.data(), 0, T{1});
-      }
+      if (call_.wants_query) clear_unseeing(batch, head, queries);
     });
+  }
+
+  // Panels that see no key meet no task.
+  void clear_unseeing(std::int64_t batch, std::int64_t head, mask::Range queries) {
+    const std::vector<T> zeros(static_cast<std::size_t>(checked_.head_dim));
+    for (std::int64_t n = queries.begin; n < queries.end; n += call_.rows_per_panel) {
+      const mask::Range panel{n, std::min(queries.end, n + call_.rows_per_panel)};
+      if (!call_.mask->visible_keys(batch, head, panel).empty()) continue;
+      call_.kernel->store_rows(tensors_.dquery.target(batch, head), panel.begin, panel.size(),
+                               checked_.head_dim, zeros.data(), 0, T{1});
+    }
   }
 
   void prepare_block(std::int64_t batch, std::int64_t head, mask::Range queries) {

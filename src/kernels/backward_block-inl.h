@@ -173,12 +173,25 @@ class Backward {
   static HWY_INLINE void fused_weights(const BackwardBlock<T>& b, const Groups& groups) {
     Shared shared{b.exponent_scale, b.lse, b.delta, kExp2Constants<T>};
     for (int g = groups.first; g < groups.last; ++g) {
+      fetch_ahead(b, groups, g);
       if (groups.seen[g] == Groups::Seen::kNone) {
         clear_group(b, g);
       } else if (is_plain(b, groups, g)) {
         fused_group<true>(b, shared, g * kRows);
       } else {
         fused_group<false>(b, shared, g * kRows);
+      }
+    }
+  }
+
+  static HWY_INLINE void fetch_ahead(const BackwardBlock<T>& b, const Groups& groups, int g) {
+    constexpr std::int64_t kLine = 64;
+    const std::int64_t of = groups.last - groups.first;
+    const std::int64_t part = g - groups.first;
+    for (const RowsAhead& ahead : b.ahead) {
+      for (std::int64_t n = ahead.rows * part / of; n < ahead.rows * (part + 1) / of; ++n) {
+        const char* row = ahead.data + n * ahead.stride;
+        for (std::int64_t at = 0; at < ahead.bytes; at += kLine) __builtin_prefetch(row + at, 0, 2);
       }
     }
   }

@@ -15,6 +15,15 @@
 
 namespace longspan::kernel {
 
+// Rows that will be read soon: the kernel fetches them into the second level cache, some with each
+// group of keys. Rows may be pages apart; all at once they would fill the line buffers.
+struct RowsAhead {
+  const char* data = nullptr;
+  std::int64_t stride = 0;  // in bytes
+  std::int64_t bytes = 0;   // of a row
+  std::int64_t rows = 0;
+};
+
 template <class T>
 struct BackwardBlock {
   const T* query_lanes = nullptr;    // [head_dim][width]
@@ -44,6 +53,7 @@ struct BackwardBlock {
   T* operands = nullptr;  // scratch [keys][width]; the same memory as weights unless `kept`
   T* slopes = nullptr;    // scratch [keys][width], with softcap
   T* dscores = nullptr;   // out [keys][width]: gradient of the scores, where the bias wants it
+  RowsAhead ahead[3];
   // Sums to add to; null: not wanted. Rows of the padding are written, and hold nothing.
   T* dquery_lanes = nullptr;  // [head_dim][width], without the factor `scale`
   T* dkey = nullptr;          // [keys][stride], without the factor `scale`

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "base/rows.h"
+#include "kernels/dropout.h"
 
 namespace longspan::kernel {
 
@@ -149,6 +150,9 @@ struct KernelTable {
                       std::int64_t head_dim_v) = nullptr;
   bool (*all_finite)(const T* values,
                      std::int64_t count) = nullptr;  // count is a multiple of lanes
+  // kept[key] bit l: dropout keeps the pair of query first_query + l and that key of the tile. Bits
+  // past its queries are 0.
+  void (*fill_kept)(const DropoutTile& tile, std::uint64_t* kept) = nullptr;
 };
 
 }  // namespace longspan::kernel

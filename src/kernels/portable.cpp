@@ -16,6 +16,7 @@
 #include <hwy/foreach_target.h>  // must come before highway.h
 // clang-format off
 #include <hwy/highway.h>
+#include "kernels/fill_kept-inl.h"
 #include "kernels/forward_block-inl.h"
 #include "kernels/rows-inl.h"
 // clang-format on
@@ -52,6 +53,7 @@ KernelTable<T> make_table() {
   table.store_rows = store_rows<T>;
   table.merge_state = merge_state<T>;
   table.all_finite = all_finite<T>;
+  table.fill_kept = fill_kept;
   return table;
 }
 

@@ -32,6 +32,12 @@ struct HeadSource {  // one number for each (batch, head): ALiBi slopes, sinks
   }
 };
 
+struct DropoutRule {
+  std::uint64_t seed = 0;
+  std::uint64_t threshold = 0;  // as in kernel::DropoutTile; 0: no dropout
+  double factor = 1;            // of the numerator: 1 / (1 - probability), 0 at probability 1
+};
+
 template <class T>
 struct AttentionCall {
   const kernel::KernelTable<T>* kernel = nullptr;
@@ -43,6 +49,7 @@ struct AttentionCall {
   BiasSource bias;
   HeadSource alibi_slopes;
   HeadSource sinks;
+  DropoutRule dropout;
   std::stop_token stop;
   Progress* progress = nullptr;
 

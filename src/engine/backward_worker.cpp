@@ -71,6 +71,7 @@ void BackwardWorker<T>::carve(base::Carver& carver) {
     block.dvalue = carver.take<T>(block_rows_ * stride_v_);
   }
   weights_ = carver.take<T>(block_rows_ * width_);
+  if (call_.dropout.threshold > 0) operands_ = carver.take<T>(block_rows_ * width_);
   if (call_.softcap > 0) slopes_ = carver.take<T>(block_rows_ * width_);
   if (call_.wants_bias_tiles()) {
     dscores_ = carver.take<T>(block_rows_ * width_);
@@ -226,7 +227,9 @@ void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Bloc
   b.terms = terms_.terms();
   b.skip_hidden = b.visible != nullptr && !(panel.finite && block.finite);
   b.weights = weights_;
-  b.operands = weights_;
+  b.kept = terms_.kept();
+  b.keep_scale = static_cast<T>(call_.dropout.factor);
+  b.operands = operands_ == nullptr ? weights_ : operands_;
   b.slopes = slopes_;
   b.dscores = dscores_;
   b.dquery_lanes = call_.wants_query ? panel.dquery_lanes : nullptr;
@@ -261,7 +264,7 @@ void BackwardWorker<T>::store_keys(const BackwardTask<T>& task) {
     }
     if (call_.wants_value) {
       call_.kernel->store_rows(task.dvalue, block.keys.begin, block.keys.size(), call_.head_dim_v,
-                               block.dvalue, stride_v_, T{1});
+                               block.dvalue, stride_v_, static_cast<T>(call_.dropout.factor));
     }
   }
 }

@@ -69,6 +69,7 @@ class BackwardWorker {
   std::int64_t used_panels_ = 0;
   std::int64_t used_blocks_ = 0;
   T* weights_ = nullptr;    // [key block][width]
+  T* operands_ = nullptr;   // the same, with dropout
   T* slopes_ = nullptr;     // the same, with softcap
   T* dscores_ = nullptr;    // the same, with a bias gradient that wants tiles
   T* bias_rows_ = nullptr;  // [width][key block], likewise

@@ -11,12 +11,10 @@
 
 #include "base/check.h"
 #include "engine/finish_lane.h"
-#include "engine/score_terms.h"
 
 namespace longspan::engine {
 namespace {
 
-constexpr std::int64_t kSubTile = 32;  // keys whose visibility is asked for together
 constexpr std::int64_t kPanelsThatPayForPacking = 4;
 
 // Keys or values for the kernel: packed where they must be, or where it pays.
@@ -36,6 +34,7 @@ ForwardWorker<T>::ForwardWorker(const ForwardCall<T>& call, std::int64_t panels,
     : call_(call),
       panels_(panels),
       panel_width_(std::int64_t{call.kernel->lanes} * call.kernel->vectors),
+      terms_(call, call.kernel->key_block, panel_width_),
       hulls_(static_cast<std::size_t>(panels)),
       fresh_(static_cast<std::size_t>(panels)),
       partial_(static_cast<std::size_t>(panels)) {
@@ -72,16 +71,11 @@ void ForwardWorker<T>::carve(base::Carver& carver) {
   queries_ = carver.take<std::byte>(panels_ * query_bytes_);
   scores_ = carver.take<T>(format.rows(block) * panel_width_);
   probabilities_ = carver.take<std::byte>(format.panel_bytes(block, panel_width_));
-  words_ = carver.take<std::uint64_t>(block);
   if (call_.packs_keys) {
     keys_ = carver.take<std::byte>(format.rows_bytes(block, call_.head_dim));
     values_ = carver.take<std::byte>(format.rows_bytes(call_.head_dim_v, block));
   }
-  if (call_.bias.data != nullptr) bias_ = carver.take<T>(block * panel_width_);
-  if (call_.alibi_slopes.data != nullptr) {
-    query_positions_ = carver.take<T>(panel_width_);
-    key_positions_ = carver.take<T>(block);
-  }
+  terms_.carve(carver);
 }
 
 template <class T>
@@ -238,37 +232,11 @@ void ForwardWorker<T>::run_block(const ForwardTask& task, std::int64_t panel, co
   const PanelRows& rows = task.panels[panel];
   const std::int64_t width = width_of(rows);
   kernel::ForwardBlock<T> b;
-  if (!call_.mask->everything_visible()) {
-    const mask::Coverage coverage = call_.mask->coverage(
-        task.batch, rows.head, {rows.first, rows.first + rows.count}, block.keys);
-    if (coverage == mask::Coverage::kNone) return;
-    if (coverage == mask::Coverage::kPartial) {
-      b.visible = visibility(task, rows, block.keys);
-      partial_[panel] = 1;
-    }
-  }
-  kernel::ScoreTerms<T> terms;
-  if (call_.has_terms()) {
-    terms.softcap = static_cast<T>(call_.softcap);
-    if (call_.bias.data != nullptr) {
-      if (b.visible == nullptr) std::fill_n(words_, block.keys.size(), ~std::uint64_t{0});
-      if (call_.kernel->load_bias(bias_rows(call_.bias, task.batch, rows.head, block.keys.begin),
-                                  rows.first, rows.count, block.keys.size(), width, bias_,
-                                  words_)) {
-        b.visible = words_;
-        partial_[panel] = 1;
-      }
-      terms.bias = bias_;
-    }
-    if (call_.alibi_slopes.data != nullptr) {
-      load_positions(*call_.mask, task.batch, rows, block.keys, width, query_positions_,
-                     key_positions_);
-      terms.alibi_slope = static_cast<T>(call_.alibi_slopes.at(task.batch, rows.head));
-      terms.query_positions = query_positions_;
-      terms.key_positions = key_positions_;
-    }
-    b.terms = &terms;
-  }
+  if (!terms_.load(task.batch, rows, block.keys, width)) return;
+  b.visible = terms_.visible();
+  b.kept = terms_.kept();
+  b.terms = terms_.terms();
+  if (b.visible != nullptr) partial_[panel] = 1;
   b.query = queries_ + panel * query_bytes_;
   b.key = block.key;
   b.value = block.value;
@@ -286,31 +254,6 @@ void ForwardWorker<T>::run_block(const ForwardTask& task, std::int64_t panel, co
   b.state = state;
   fresh_[panel] = 0;
   call_.kernel->forward_block[width / call_.kernel->lanes - 1](b);
-}
-
-// One word per key of a partial tile. Parts that are full or hidden are not asked pair by pair.
-template <class T>
-const std::uint64_t* ForwardWorker<T>::visibility(const ForwardTask& task, const PanelRows& rows,
-                                                  mask::Range keys) {
-  const mask::Range queries{rows.first, rows.first + rows.count};
-  for (std::int64_t begin = keys.begin; begin < keys.end; begin += kSubTile) {
-    const mask::Range part{begin, std::min(begin + kSubTile, keys.end)};
-    std::uint64_t* words = words_ + (begin - keys.begin);
-    switch (call_.mask->coverage(task.batch, rows.head, queries, part)) {
-      case mask::Coverage::kNone:
-        std::fill_n(words, part.size(), std::uint64_t{0});
-        break;
-      case mask::Coverage::kFull:
-        std::fill_n(words, part.size(), ~std::uint64_t{0});
-        break;
-      case mask::Coverage::kPartial:
-        call_.mask->fill_bits(task.batch, rows.head, {rows.first, rows.count},
-                              {part.begin, part.size()},
-                              {words, static_cast<std::size_t>(part.size())});
-        break;
-    }
-  }
-  return words_;
 }
 
 template <class T>
@@ -331,7 +274,7 @@ void ForwardWorker<T>::finish(const ForwardTask& task, const std::vector<State>&
     T factors[kernel::kMaxWidth];
     for (std::int64_t lane = 0; lane < rows.count; ++lane) {
       factors[lane] = finish_lane(rows, states[p], lane, width_of(rows), call_.head_dim_v, unit,
-                                  has_sink ? &sink : nullptr);
+                                  call_.dropout.factor, has_sink ? &sink : nullptr);
     }
     call_.kernel->write_rows(rows.output, rows.first, rows.count, call_.head_dim_v, width_of(rows),
                              states[p].numerator, factors);

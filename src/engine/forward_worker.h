@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/forward_call.h"
+#include "engine/tile_terms.h"
 
 namespace longspan::engine {
 
@@ -51,7 +52,6 @@ class ForwardWorker {
                   bool skip_hidden_values);
   void run_block(const ForwardTask& task, std::int64_t panel, const Block& block,
                  const State& state);
-  const std::uint64_t* visibility(const ForwardTask& task, const PanelRows& rows, mask::Range keys);
   void merge_into(const ForwardTask& task, const std::vector<State>& into,
                   const std::vector<State>& part) const;
   void finish(const ForwardTask& task, const std::vector<State>& states) const;
@@ -59,6 +59,7 @@ class ForwardWorker {
   const ForwardCall<T>& call_;
   std::int64_t panels_;
   std::int64_t panel_width_;
+  TileTerms<T> terms_;
   std::vector<State> total_;
   std::vector<State> part_;
   std::vector<mask::Range> hulls_;     // keys that a panel may see
@@ -70,10 +71,6 @@ class ForwardWorker {
   std::byte* probabilities_ = nullptr;
   std::byte* keys_ = nullptr;  // of one block, when packed
   std::byte* values_ = nullptr;
-  T* bias_ = nullptr;               // [key_block][width]
-  T* query_positions_ = nullptr;    // [width]
-  T* key_positions_ = nullptr;      // [key_block]
-  std::uint64_t* words_ = nullptr;  // [key_block]
 };
 
 }  // namespace longspan::engine

@@ -18,6 +18,7 @@ constexpr std::int64_t kSubTile = 32;  // keys whose visibility is asked for tog
 template <class T>
 void TileTerms<T>::carve(base::Carver& carver) {
   words_ = carver.take<std::uint64_t>(most_keys_);
+  if (call_.dropout.threshold > 0) kept_ = carver.take<std::uint64_t>(most_keys_);
   if (call_.bias.data != nullptr) bias_ = carver.take<T>(most_keys_ * most_width_);
   if (call_.alibi_slopes.data != nullptr) {
     query_positions_ = carver.take<T>(most_width_);
@@ -39,6 +40,11 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
         fill_words(batch, queries, keys);
         visible_ = words_;
     }
+  }
+  if (call_.dropout.threshold > 0) {
+    call_.kernel->fill_kept({call_.dropout.seed, call_.dropout.threshold, batch, queries.head,
+                             queries.first, queries.count, keys.begin, keys.size()},
+                            kept_);
   }
   if (!call_.has_terms()) return true;
   terms_.softcap = static_cast<T>(call_.softcap);

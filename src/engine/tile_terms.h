@@ -2,7 +2,7 @@
 // Part of longspan. See LICENSE.
 //
 // What the pairs of one tile have beside their dot products, in the form that kernels read: which
-// are visible, and the terms of their scores.
+// are visible, which dropout keeps, and the terms of their scores.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,7 @@ class TileTerms {
 
   // Of the tile that was loaded last.
   const std::uint64_t* visible() const noexcept { return visible_; }  // null: all pairs
+  const std::uint64_t* kept() const noexcept { return kept_; }        // null: no dropout
   const kernel::ScoreTerms<T>* terms() const noexcept {               // null: scale only
     return call_.has_terms() ? &terms_ : nullptr;
   }
@@ -38,6 +39,7 @@ class TileTerms {
   const std::uint64_t* visible_ = nullptr;
   kernel::ScoreTerms<T> terms_;
   std::uint64_t* words_ = nullptr;  // [keys]
+  std::uint64_t* kept_ = nullptr;   // [keys], with dropout
   T* bias_ = nullptr;               // [keys][width]
   T* query_positions_ = nullptr;    // [width]
   T* key_positions_ = nullptr;      // [keys]

@@ -33,6 +33,7 @@ void describe_call(const CheckedCall& checked, const AttentionOptions& options,
   call.bias = checked.bias;
   call.alibi_slopes = checked.alibi_slopes;
   call.sinks = checked.sinks;
+  call.dropout = checked.dropout;
   call.stop = execution.stop;
   call.progress = execution.progress;
 }

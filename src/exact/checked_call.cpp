@@ -4,11 +4,13 @@
 // Checks of inputs and options.
 #include "exact/checked_call.h"
 
+#include <charconv>
 #include <cmath>
 #include <string>
 
 #include "base/check.h"
 #include "base/visit_dtype.h"
+#include "kernels/dropout.h"
 
 namespace longspan::exact {
 namespace {
@@ -19,7 +21,11 @@ std::string quoted(const char* name, const ConstTensorView& view) {
   return std::string(name) + " " + shape_string(view);
 }
 
-std::string number(double x) { return std::to_string(x); }
+// The shortest text that reads as x: 1.0000001 is not shown as 1.
+std::string number(double x) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof(text), x).ptr};
+}
 
 Rows4 check_rows(const char* name, const ConstTensorView& view, int rank, DType dtype) {
   require(is_floating(view.dtype), [&] {
@@ -153,6 +159,14 @@ engine::HeadSource check_head_numbers(const char* name, const ConstTensorView& v
   return source;
 }
 
+engine::DropoutRule check_dropout(const Dropout& dropout) {
+  const double p = dropout.probability;
+  require(p >= 0 && p <= 1, [&] {  // false for NaN
+    return "attention: dropout probability must be between 0 and 1; found " + number(p);
+  });
+  return {dropout.seed, kernel::dropout_threshold(p), p == 1 ? 0.0 : 1 / (1 - p)};
+}
+
 void check_execution(const Execution& execution) {
   const auto not_negative = [](const char* name, std::int64_t x) {
     require(x >= 0, [&] {
@@ -193,8 +207,7 @@ CheckedCall check_call(const ConstTensorView& query, const ConstTensorView& key,
   call.bias = check_bias(options.bias, call);
   call.alibi_slopes = check_head_numbers("alibi_slopes", options.alibi_slopes, call, true);
   call.sinks = check_head_numbers("sinks", options.sinks, call, false);
-  require(options.dropout.probability == 0,
-          [] { return std::string("attention: dropout is not computed yet"); });
+  call.dropout = check_dropout(options.dropout);
   check_execution(execution);
   return call;
 }

@@ -42,6 +42,7 @@ struct CheckedCall {
   engine::BiasSource bias;
   engine::HeadSource alibi_slopes;
   engine::HeadSource sinks;
+  engine::DropoutRule dropout;
 };
 
 // Throws Error(kInvalidArgument): one line, what, expected, found.

@@ -86,6 +86,9 @@ struct ForwardBlock {
       1;  // from dot products (with terms: from finished scores) to logarithms of base 2
   // [keys], bit l: lane l may see the key; bits past the width are not read; null: all may.
   const std::uint64_t* visible = nullptr;
+  // [keys], bit l: dropout keeps the pair (KernelTable::fill_kept); null: no dropout. A dropped
+  // pair counts in the sum, and its value is multiplied by 0. The numerator is not scaled for it.
+  const std::uint64_t* kept = nullptr;
   const ScoreTerms<T>* terms = nullptr;  // null: score = scale * dot
   // The reference is the exact maximum of the visible scores at every moment, as in the paper's
   // chunk summary (normally it moves only when the sum leaves its safe range).

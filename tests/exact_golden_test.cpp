@@ -79,7 +79,6 @@ TEST_P(ExactGolden, ReferenceAgrees) {
 }
 
 TEST_P(ExactGolden, EveryKernel) {
-  if (options_.dropout > 0) GTEST_SKIP() << "dropout is not there yet";
   for (const std::string& kernel : usable_kernels()) {
     for (const int threads : {1, 3}) {
       SCOPED_TRACE(testing::Message() << kernel << ", " << threads << " threads");
@@ -89,7 +88,6 @@ TEST_P(ExactGolden, EveryKernel) {
 }
 
 TEST_P(ExactGolden, EveryKernelInSmallChunks) {
-  if (options_.dropout > 0) GTEST_SKIP() << "dropout is not there yet";
   for (const std::string& kernel : usable_kernels()) {
     for (const std::int64_t chunk : {1, 5, 64}) {
       SCOPED_TRACE(testing::Message() << kernel << ", chunks of " << chunk);

@@ -82,9 +82,9 @@ GoldenOptions parse_options(const GoldenCase& golden) {
     } else if (word == "--softcap") {
       attention.softcap = std::stod(argument());
     } else if (word == "--dropout") {
-      options.dropout = std::stod(argument());
+      attention.dropout.probability = options.dropout = std::stod(argument());
     } else if (word == "--seed") {
-      argument();
+      attention.dropout.seed = std::stoull(argument());
     } else if (word == "--layout") {
       options.heads_first = argument() == "bhsd";
     } else if (word == "--query-chunk") {

@@ -35,8 +35,7 @@ struct GoldenOptions {
   double dropout = 0;
 };
 // Throws std::invalid_argument for an option that it does not know, so that none is ignored by
-// accident; --backward and
-// --seed have no meaning here and are skipped.
+// accident; --backward has no meaning here and is skipped.
 GoldenOptions parse_options(const GoldenCase& golden);
 
 }  // namespace longspan::test

@@ -102,15 +102,19 @@ TEST(KernelRows, KeysAndValuesAreCopied) {
   for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
     if (!table.format.reads_rows) return;
     for_each_shape(table, vectors, [&](const Rows& rows, std::int64_t count, std::int64_t dim) {
-      for (const auto pack : {table.pack_keys, table.pack_values}) {
-        Lines<T> copy(at(dim * count), std::numeric_limits<T>::quiet_NaN());
-        const OperandRows packed = pack(rows.source(), 3, count, dim, copy.data());
-        ASSERT_EQ(packed.data, copy.data());
-        ASSERT_EQ(packed.stride, dim);
-        for (std::int64_t n = 0; n < count; ++n) {
-          for (std::int64_t d = 0; d < dim; ++d) {
-            ASSERT_TRUE(same(copy[at(n * dim + d)], static_cast<T>(rows.get(3 + n, d))));
-          }
+      const auto none = std::numeric_limits<T>::quiet_NaN();
+      Lines<T> keys(at(dim * count), none);
+      ASSERT_EQ(table.pack_keys(rows.source(), 3, count, dim, keys.data()).stride, dim);
+      const std::int64_t group = table.format.row_multiple;
+      Lines<T> values(at(table.format.rows(dim) * count), none);
+      const OperandRows packed = table.pack_values(rows.source(), 3, count, dim, values.data());
+      ASSERT_EQ(packed.stride, group);
+      ASSERT_EQ(packed.group, group * count);
+      for (std::int64_t n = 0; n < count; ++n) {
+        for (std::int64_t d = 0; d < dim; ++d) {
+          const T truth = static_cast<T>(rows.get(3 + n, d));
+          ASSERT_TRUE(same(keys[at(n * dim + d)], truth));
+          ASSERT_TRUE(same(values[at((d / group * count + n) * group + d % group)], truth));
         }
       }
     });

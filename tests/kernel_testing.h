@@ -180,7 +180,8 @@ struct Panel {
     const Stored<T> key_numbers(*table, keys.key.data(), keys.key.size());
     const Stored<T> value_numbers(*table, keys.value.data(), keys.value.size());
     if (format.reads_rows) {
-      return meet(keys, {keys.key.data(), keys.key_stride}, {keys.value.data(), keys.value_stride});
+      return meet(keys, {keys.key.data(), keys.key_stride, 0},
+                  {keys.value.data(), keys.value_stride, format.row_multiple});
     }
     Lines<std::byte> key = spoilt(format.rows_bytes(keys.keys, head_dim));
     Lines<std::byte> value = spoilt(format.rows_bytes(head_dim_v, keys.keys));

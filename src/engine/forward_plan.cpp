@@ -17,9 +17,9 @@ namespace {
 
 // A key block is read and packed once for all panels of a task, so there should be many; but their
 // queries and state must stay in the second level cache beside it: 24 KiB a panel of 48 rows at
-// head_dim 64. A third of the cache is theirs.
+// head_dim 64. Two thirds of the cache are theirs.
 constexpr std::int64_t kLeastPanels = 8;
-constexpr std::int64_t kMostPanels = 32;
+constexpr std::int64_t kMostPanels = 64;
 
 constexpr std::int64_t kTasksPerThread = 4;
 
@@ -58,7 +58,7 @@ class Planner {
     const std::int64_t panel_bytes = plan_.rows_per_panel * (call_.head_dim + call_.head_dim_v) *
                                      static_cast<std::int64_t>(sizeof(T));
     std::int64_t panels =
-        std::clamp(second_level_cache() / 3 / panel_bytes, kLeastPanels, kMostPanels);
+        std::clamp(second_level_cache() * 2 / 3 / panel_bytes, kLeastPanels, kMostPanels);
     if (execution_.query_chunk > 0) {
       panels = ceil_div(execution_.query_chunk, plan_.rows_per_panel) * group_;
     } else {

@@ -22,7 +22,7 @@ template <class Pack>
 kernel::OperandRows load_keys(const RowSource& source, mask::Range keys, std::int64_t dim,
                               const kernel::OperandFormat& format, bool pack, Pack pack_rows,
                               std::byte* scratch) {
-  if (!pack && !needs_packing(format, source)) return rows_in_place(source, keys.begin);
+  if (!pack && !needs_packing(format, source)) return rows_in_place(format, source, keys.begin);
   return pack_rows(source, keys.begin, keys.size(), dim, scratch);
 }
 

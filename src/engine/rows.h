@@ -47,11 +47,12 @@ inline bool gains_by_packing(const RowSource& source, std::int64_t dim) noexcept
 }
 
 // Rows that a kernel can read where they are.
-inline kernel::OperandRows rows_in_place(const RowSource& source, std::int64_t first) noexcept {
+inline kernel::OperandRows rows_in_place(const kernel::OperandFormat& format,
+                                         const RowSource& source, std::int64_t first) noexcept {
   const std::int64_t offset = first * source.row_stride;
   return {static_cast<const std::byte*>(source.data) +
               offset * static_cast<std::int64_t>(size_of(source.dtype)),
-          source.row_stride};
+          source.row_stride, format.row_multiple};
 }
 
 }  // namespace longspan::engine

@@ -361,6 +361,13 @@ class Forward {
     }
   }
 
+  // Component `first` of the values of a key; the kRows that stand together follow it.
+  static HWY_INLINE const Operand* value_row(const ForwardBlock<T>& b, std::int64_t key,
+                                             std::int64_t first) {
+    return static_cast<const Operand*>(b.value.data) + first / kRows * b.value.group +
+           (b.first_key + key) / Dot::kValues * b.value.stride + first % kRows;
+  }
+
   struct ValueRows {
     const ForwardBlock<T>& b;
     template <int R>
@@ -389,15 +396,10 @@ class Forward {
     }
     template <class D_, int R>
     HWY_INLINE void multiply_values(std::int64_t first, V (&acc)[R][N]) const {
-      multiply<D_, Layout::kColumnMajor>(value_row(b, 0) + first, b.value.stride, operands(b.keys),
+      multiply<D_, Layout::kColumnMajor>(value_row(b, 0, first), b.value.stride, operands(b.keys),
                                          probability_row(b, 0), kWidth, acc);
     }
   };
-
-  static HWY_INLINE const Operand* value_row(const ForwardBlock<T>& b, std::int64_t key) {
-    return static_cast<const Operand*>(b.value.data) +
-           (b.first_key + key) / Dot::kValues * b.value.stride;
-  }
 
   static HWY_INLINE void add_values(const ForwardBlock<T>& b) {
     for_row_groups(b.head_dim_v, ValueRows{b});
@@ -409,7 +411,7 @@ class Forward {
     for (std::int64_t k = 0; k < b.keys; ++k) {
       const int m = static_cast<int>(k % Dot::kValues);
       for (std::int64_t i = 0; i < b.head_dim_v; ++i) {
-        const T value = Dot::value(value_row(b, k)[i], m);
+        const T value = Dot::value(*value_row(b, k, i), m);
         if (std::isfinite(value)) continue;
         for (std::int64_t lane = 0; lane < kWidth; ++lane) {
           if (b.visible != nullptr && (b.visible[k] >> lane & 1) == 0) continue;

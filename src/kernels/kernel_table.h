@@ -65,10 +65,12 @@ struct OperandFormat {
   }
 };
 
-// Packed keys or values; only the kernel that packed them knows what the stride counts.
+// Keys or values as a kernel reads them; only the kernel that packed them knows what the strides
+// count.
 struct OperandRows {
   const void* data = nullptr;
-  std::int64_t stride = 0;
+  std::int64_t stride = 0;  // from key to key
+  std::int64_t group = 0;   // values: from row_multiple components to the next
 };
 
 // One panel of queries meets one block of keys.

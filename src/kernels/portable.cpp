@@ -35,10 +35,10 @@ KernelTable<T> make_table() {
   table.vectors = 2;
 #endif
   table.key_block = 128;
-  table.format = {sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, 1, 1, /*reads_rows=*/true};
+  table.format = {sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, 1, kRows, /*reads_rows=*/true};
   table.pack_query = load_panel<T>;
-  table.pack_keys = load_rows<T>;
-  table.pack_values = load_rows<T>;
+  table.pack_keys = load_keys<T>;
+  table.pack_values = load_values<T>;
   table.load_bias = load_bias<T>;
   table.write_rows = write_rows<T>;
   table.forward_block[0] = Forward<PlainDot<T>, 1>::block;

@@ -127,36 +127,68 @@ void load_panel(const base::RowSource& source, std::int64_t first, std::int64_t 
     std::fill(out + d * width + count, out + (d + 1) * width, T{0});
 }
 
+// out[i] = component begin + i of row n, i < count.
+template <class T, class E>
+HWY_INLINE void widen(const SourceRows<T, E>& from, std::int64_t n, std::int64_t begin,
+                      std::int64_t count, std::int64_t dim_stride, T* out) {
+  constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(hn::ScalableTag<T>()));
+  std::int64_t c = 0;
+  if constexpr (Elements<T, E>::kVectors) {
+    if (dim_stride == 1) {
+      for (; c + kLanes <= count; c += kLanes) {
+        hn::StoreU(from.load(n, begin + c), hn::ScalableTag<T>(), out + c);
+      }
+    }
+  }
+  for (; c < count; ++c) out[c] = from.number(n, (begin + c) * dim_stride);
+}
+
+inline constexpr std::int64_t kAhead = 8;  // rows
+
 template <class T>
 void load_padded(const base::RowSource& source, std::int64_t first, std::int64_t count,
                  std::int64_t dim, std::int64_t rows, std::int64_t stride, T* out) {
-  constexpr std::int64_t kAhead = 8;
-  constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(hn::ScalableTag<T>()));
   visit_rows(source, first, [&]<class E>(const E* data) HWY_ATTR {
     const SourceRows<T, E> from{data, source.row_stride, dim * std::int64_t{sizeof(E)}};
     for (std::int64_t n = 0; n < count; ++n) {
-      T* into = out + n * stride;
-      std::int64_t c = 0;
-      if constexpr (Elements<T, E>::kVectors) {
-        if (source.dim_stride == 1) {
-          if (n + kAhead < count) from.ahead(n + kAhead);
-          for (; c + kLanes <= dim; c += kLanes) {
-            hn::StoreU(from.load(n, c), hn::ScalableTag<T>(), into + c);
-          }
-        }
-      }
-      for (; c < dim; ++c) into[c] = from.number(n, c * source.dim_stride);
-      for (; c < stride; ++c) into[c] = T{0};
+      if (n + kAhead < count && source.dim_stride == 1) from.ahead(n + kAhead);
+      widen(from, n, 0, dim, source.dim_stride, out + n * stride);
+      std::fill(out + n * stride + dim, out + (n + 1) * stride, T{0});
     }
   });
   std::fill(out + count * stride, out + rows * stride, T{0});
 }
 
 template <class T>
-OperandRows load_rows(const base::RowSource& source, std::int64_t first, std::int64_t count,
+OperandRows load_keys(const base::RowSource& source, std::int64_t first, std::int64_t count,
                       std::int64_t dim, void* rows) {
   load_padded(source, first, count, dim, count, dim, static_cast<T*>(rows));
-  return {rows, dim};
+  return {rows, dim, 0};
+}
+
+// Values are read kRows components of all keys at a time, which therefore stand together: rows of
+// head_dim_v would be touched at a stride of 256 bytes, in a quarter of the sets of the first level
+// cache.
+template <class T>
+OperandRows load_values(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                        std::int64_t dim, void* rows) {
+  constexpr std::int64_t kChunk = 16 * kRows;
+  const std::int64_t group = count * kRows;
+  T* out = static_cast<T*>(rows);
+  visit_rows(source, first, [&]<class E>(const E* data) HWY_ATTR {
+    const SourceRows<T, E> from{data, source.row_stride, dim * std::int64_t{sizeof(E)}};
+    for (std::int64_t n = 0; n < count; ++n) {
+      if (n + kAhead < count && source.dim_stride == 1) from.ahead(n + kAhead);
+      for (std::int64_t begin = 0; begin < dim; begin += kChunk) {
+        alignas(64) T row[kChunk] = {};
+        widen(from, n, begin, std::min(kChunk, dim - begin), source.dim_stride, row);
+        for (std::int64_t c = 0; c < kChunk && begin + c < dim; c += kRows) {
+          std::memcpy(out + (begin + c) / kRows * group + n * kRows, row + c, kRows * sizeof(T));
+        }
+      }
+    }
+  });
+  return {rows, kRows, group};
 }
 
 template <class T>

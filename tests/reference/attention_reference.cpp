@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// The formulas of exact attention written out: score, softcap, bias, ALiBi, mask, softmax, weighted
-// mean.
+// The formulas of exact attention written out: score, softcap, bias, ALiBi, mask, softmax, dropout,
+// weighted mean.
 #include "reference/attention_reference.h"
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "reference/mask_reference.h"
+#include "reference/philox_reference.h"
 
 namespace longspan::reference {
 namespace {
@@ -113,6 +114,18 @@ double Attention::bias(std::int64_t batch, std::int64_t head, std::int64_t query
   return read_element(view, offset);
 }
 
+std::int64_t Attention::bias_number(std::int64_t batch, std::int64_t head, std::int64_t query,
+                                    std::int64_t key) const {
+  const ConstTensorView& view = options_.bias;
+  const Extents index{batch, head, query, key};
+  std::int64_t number = 0;
+  for (int axis = 0; axis < view.rank; ++axis) {
+    const std::int64_t at = view.shape[axis] != 1 ? index[axis + 4 - view.rank] : 0;
+    number = number * view.shape[axis] + at;
+  }
+  return number;
+}
+
 double Attention::alibi(std::int64_t batch, std::int64_t head, std::int64_t query,
                         std::int64_t key) const {
   const ConstTensorView& slopes = options_.alibi_slopes;
@@ -123,16 +136,34 @@ double Attention::alibi(std::int64_t batch, std::int64_t head, std::int64_t quer
                                      batch, query, key));
 }
 
+double Attention::sink(std::int64_t head) const {
+  return read_element(options_.sinks, head * options_.sinks.strides[0]);
+}
+
+std::int64_t Attention::kv_row(std::int64_t batch, std::int64_t head, std::int64_t key) const {
+  return (batch * seqlen_k_ + key) * heads_kv_ + head / (heads_ / heads_kv_);
+}
+const double* Attention::query_row(std::int64_t batch, std::int64_t head,
+                                   std::int64_t query) const {
+  return &query_[((batch * seqlen_q_ + query) * heads_ + head) * dim_];
+}
+const double* Attention::key_row(std::int64_t batch, std::int64_t head, std::int64_t key) const {
+  return &key_[kv_row(batch, head, key) * dim_];
+}
+const double* Attention::value_row(std::int64_t batch, std::int64_t head, std::int64_t key) const {
+  return &value_[kv_row(batch, head, key) * dim_v_];
+}
+
 template <class Real>
-RowSummary Attention::row_in(std::int64_t batch, std::int64_t head, std::int64_t query) const {
-  const std::int64_t head_kv = head / (heads_ / heads_kv_);
+std::vector<Attention::Pair<Real>> Attention::pairs_of(std::int64_t batch, std::int64_t head,
+                                                       std::int64_t query) const {
   const auto scale =
       static_cast<Real>(options_.scale.value_or(1.0 / std::sqrt(static_cast<double>(dim_))));
   const auto softcap = static_cast<Real>(options_.softcap);
-  const double* query_row = &query_[((batch * seqlen_q_ + query) * heads_ + head) * dim_];
+  const Dropout& dropout = options_.dropout;
+  const double* query_elements = query_row(batch, head, query);
 
-  std::vector<Real> scores;
-  std::vector<const double*> values;  // value rows of the visible keys
+  std::vector<Pair<Real>> pairs;
   for (std::int64_t key = 0; key < seqlen_k_; ++key) {
     if (!may_see(options_.mask, options_.query_offset, seqlen_q_, seqlen_k_, batch, head, query,
                  key)) {
@@ -140,41 +171,57 @@ RowSummary Attention::row_in(std::int64_t batch, std::int64_t head, std::int64_t
     }
     const double added = is_given(options_.bias) ? bias(batch, head, query, key) : 0.0;
     if (added == -kInf) continue;
-    const std::int64_t row = (batch * seqlen_k_ + key) * heads_kv_ + head_kv;
+    const double* key_elements = key_row(batch, head, key);
     Real dot = 0;
     for (std::int64_t d = 0; d < dim_; ++d) {
-      dot += static_cast<Real>(query_row[d]) * static_cast<Real>(key_[row * dim_ + d]);
+      dot += static_cast<Real>(query_elements[d]) * static_cast<Real>(key_elements[d]);
     }
-    Real score = scale * dot;
-    if (softcap > 0) score = softcap * std::tanh(score / softcap);
-    score += static_cast<Real>(added);
+    Pair<Real> pair{key, scale * dot, scale, std::fabs(scale), 1};
+    if (softcap > 0) {
+      const Real bent = std::tanh(pair.score / softcap);
+      pair.score = softcap * bent;
+      pair.slope = scale * (1 - bent * bent);
+      pair.slope_terms = std::fabs(scale) * (1 + bent * bent);
+    }
+    pair.score += static_cast<Real>(added);
     if (is_given(options_.alibi_slopes)) {
-      score += static_cast<Real>(alibi(batch, head, query, key));
+      pair.score += static_cast<Real>(alibi(batch, head, query, key));
     }
-    scores.push_back(score);
-    values.push_back(&value_[row * dim_v_]);
+    if (dropout.probability > 0) {
+      const bool kept = keeps(dropout, batch, head, query, key);
+      pair.factor = kept ? static_cast<Real>(1 / (1 - dropout.probability)) : 0;
+    }
+    pairs.push_back(pair);
   }
-  const std::vector<double> zeros(dim_v_, 0.0);
-  if (is_given(options_.sinks)) {
-    const double sink = read_element(options_.sinks, head * options_.sinks.strides[0]);
-    scores.push_back(static_cast<Real>(sink));
-    values.push_back(zeros.data());
-  }
+  return pairs;
+}
 
+template std::vector<Attention::Pair<double>> Attention::pairs_of<double>(std::int64_t,
+                                                                          std::int64_t,
+                                                                          std::int64_t) const;
+template std::vector<Attention::Pair<float>> Attention::pairs_of<float>(std::int64_t, std::int64_t,
+                                                                        std::int64_t) const;
+
+template <class Real>
+RowSummary Attention::row_in(std::int64_t batch, std::int64_t head, std::int64_t query) const {
+  const std::vector<Pair<Real>> pairs = pairs_of<Real>(batch, head, query);
   RowSummary summary;
-  summary.numerator = summary.output = summary.magnitude = zeros;
+  summary.numerator = summary.output = summary.magnitude = std::vector<double>(dim_v_, 0.0);
   summary.max = summary.lse = -kInf;
-  if (scores.empty()) return summary;
+  if (pairs.empty() && !is_given(options_.sinks)) return summary;
 
-  const Real max = *std::max_element(scores.begin(), scores.end());
-  Real sum = 0;
+  Real max = is_given(options_.sinks) ? static_cast<Real>(sink(head)) : pairs.front().score;
+  for (const Pair<Real>& pair : pairs) max = std::max(max, pair.score);
+  Real sum = is_given(options_.sinks) ? std::exp(static_cast<Real>(sink(head)) - max) : Real{0};
   std::vector<Real> numerator(dim_v_, Real{0});
-  for (std::size_t n = 0; n < scores.size(); ++n) {
-    const Real weight = std::exp(scores[n] - max);  // NaN for a score of NaN or +inf: so is the row
+  for (const Pair<Real>& pair : pairs) {
+    const Real weight =
+        std::exp(pair.score - max);  // NaN for a score of NaN or +inf: so is the row
     sum += weight;
+    const double* value_elements = value_row(batch, head, pair.key);
     for (std::int64_t d = 0; d < dim_v_; ++d) {
-      numerator[d] += weight * static_cast<Real>(values[n][d]);
-      summary.magnitude[d] += weight * std::fabs(values[n][d]);
+      numerator[d] += weight * pair.factor * static_cast<Real>(value_elements[d]);
+      summary.magnitude[d] += weight * pair.factor * std::fabs(value_elements[d]);
     }
   }
   summary.max = max;
@@ -187,6 +234,9 @@ RowSummary Attention::row_in(std::int64_t batch, std::int64_t head, std::int64_t
   }
   return summary;
 }
+
+template RowSummary Attention::row_in<double>(std::int64_t, std::int64_t, std::int64_t) const;
+template RowSummary Attention::row_in<float>(std::int64_t, std::int64_t, std::int64_t) const;
 
 RowSummary Attention::row(std::int64_t batch, std::int64_t head, std::int64_t query,
                           Precision precision) const {

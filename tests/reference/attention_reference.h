@@ -3,10 +3,11 @@
 //
 // Exact attention by the literal formulas, one query row at a time over the keys that it may see:
 // the truth (float64) that every kernel is measured against, and the same program in float32 as the
-// naive same-type algorithm.
+// naive same-type algorithm. Forward, and the gradients of the backward pass.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "longspan/attention.h"
@@ -36,7 +37,22 @@ struct AttentionResult {
   std::vector<double> output, magnitude, lse, numerator, sum, max;
 };
 
+// One number for each element of query, key, value, bias and sinks, row-major in their own shapes;
+// empty for those that the call lacks.
+struct GradientSet {
+  std::vector<double> query, key, value, bias, sinks;
+};
+
+// Gradients, and the same sums over the absolute values of their terms: what they are measured
+// against where they cancel.
+struct AttentionGradients {
+  GradientSet sum, magnitude;
+};
+
 enum class Precision { kFloat64, kFloat32 };
+
+// What storing the output in a narrower type does to an element.
+using Rounding = std::function<double(double)>;
 
 class Attention {
  public:
@@ -47,9 +63,38 @@ class Attention {
                  Precision precision = Precision::kFloat64) const;
   AttentionResult all(Precision precision = Precision::kFloat64) const;
 
+  // Of sum(output * doutput) + sum(lse * dlse); dlse may be absent. A backward pass starts from the
+  // output that was stored: the naive program of a narrow type takes its D_i from `stored` outputs.
+  AttentionGradients gradients(const ConstTensorView& doutput, const ConstTensorView& dlse,
+                               Precision precision = Precision::kFloat64,
+                               const Rounding& stored = {}) const;
+
  private:
+  // A key that the row may see.
+  template <class Real>
+  struct Pair {
+    std::int64_t key = 0;
+    Real score = 0;
+    Real slope = 0;          // d score / d (query . key)
+    double slope_terms = 0;  // the same with the terms of the softcap's derivative added up
+    Real factor = 1;  // of the weight in the numerator: 0 when dropped, else 1 / (1 - probability)
+  };
+  template <class Real>
+  std::vector<Pair<Real>> pairs_of(std::int64_t batch, std::int64_t head, std::int64_t query) const;
   template <class Real>
   RowSummary row_in(std::int64_t batch, std::int64_t head, std::int64_t query) const;
+  template <class Real>
+  AttentionGradients gradients_in(const std::vector<double>& doutput,
+                                  const std::vector<double>& dlse, const Rounding& stored) const;
+
+  // First elements of rows in query_, key_ and value_, and the bias's element in its own shape.
+  const double* query_row(std::int64_t batch, std::int64_t head, std::int64_t query) const;
+  const double* key_row(std::int64_t batch, std::int64_t head, std::int64_t key) const;
+  const double* value_row(std::int64_t batch, std::int64_t head, std::int64_t key) const;
+  std::int64_t kv_row(std::int64_t batch, std::int64_t head, std::int64_t key) const;
+  std::int64_t bias_number(std::int64_t batch, std::int64_t head, std::int64_t query,
+                           std::int64_t key) const;
+  double sink(std::int64_t head) const;
   double bias(std::int64_t batch, std::int64_t head, std::int64_t query, std::int64_t key) const;
   double alibi(std::int64_t batch, std::int64_t head, std::int64_t query, std::int64_t key) const;
 

@@ -11,10 +11,6 @@
 namespace longspan::test {
 namespace {
 
-DType accumulator_of(DType input) {
-  return input == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
 std::vector<std::int64_t> with_last(const ConstTensorView& query, std::int64_t last) {
   std::vector<std::int64_t> shape(query.shape.begin(), query.shape.begin() + query.rank);
   shape.back() = last;
@@ -22,6 +18,10 @@ std::vector<std::int64_t> with_last(const ConstTensorView& query, std::int64_t l
 }
 
 }  // namespace
+
+DType accumulator_of(DType input) {
+  return input == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+}
 
 Inputs normal_inputs(const Shape& shape, DType dtype, std::uint64_t seed) {
   Random random(seed);

@@ -28,6 +28,9 @@ struct Inputs {
   Tensor keep(Tensor tensor) { return kept.emplace_back(std::move(tensor)); }  // a handle to it
 };
 
+// The type in which a call on such inputs computes, and that of its lse.
+DType accumulator_of(DType input);
+
 // N(0,1) row-major inputs of rank 4.
 struct Shape {
   std::int64_t batch = 1, seqlen_q = 0, seqlen_k = 0, heads = 1, heads_kv = 1, head_dim = 0,

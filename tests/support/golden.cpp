@@ -58,6 +58,14 @@ std::vector<std::string> golden_names(const std::string& folder) {
   return names;
 }
 
+std::vector<std::string> golden_names_with_gradients() {
+  std::vector<std::string> names = golden_names("exact");
+  std::erase_if(names, [](const std::string& name) {
+    return !is_given(load_golden("exact", name).find("dquery"));
+  });
+  return names;
+}
+
 GoldenOptions parse_options(const GoldenCase& golden) {
   GoldenOptions options;
   AttentionOptions& attention = options.attention;

@@ -27,6 +27,8 @@ GoldenCase load_golden(const std::string& path);
 // Names of the .safetensors files of LONGSPAN_GOLDEN_DIR/folder, sorted, without the ending.
 std::vector<std::string> golden_names(const std::string& folder);
 GoldenCase load_golden(const std::string& folder, const std::string& name);
+// Of exact/: all but those where NaN is visible.
+std::vector<std::string> golden_names_with_gradients();
 
 struct GoldenOptions {
   AttentionOptions attention;  // masks of tensors included

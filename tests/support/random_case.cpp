@@ -66,7 +66,9 @@ RandomCase::RandomCase(std::uint64_t seed) {
   draw_offset(random);
   draw_masks(random);
   draw_scores(random);
-  draw_execution(random);
+  execution = draw_execution(random);
+  draw_dropout(random);
+  draw_backward(random);
 }
 
 void RandomCase::draw_shape(Random& random) {
@@ -242,15 +244,54 @@ void RandomCase::draw_scores(Random& random) {
   }
 }
 
-void RandomCase::draw_execution(Random& random) {
+Execution RandomCase::draw_execution(Random& random) {
   const auto chunk = [&](std::int64_t length) {
     return random.choose<std::int64_t>({0, 0, 0, 1, 3, 17, 64, 128, 129, length + 5});
   };
-  execution.threads = static_cast<int>(random.choose({1, 1, 2, 3, 7}));
-  execution.query_chunk = chunk(shape_.seqlen_q);
-  execution.key_chunk = chunk(shape_.seqlen_k);
-  say("threads " + number(execution.threads) + ", chunks " + number(execution.query_chunk) +
-      " and " + number(execution.key_chunk));
+  Execution drawn;
+  drawn.threads = static_cast<int>(random.choose({1, 1, 2, 3, 7}));
+  drawn.query_chunk = chunk(shape_.seqlen_q);
+  drawn.key_chunk = chunk(shape_.seqlen_k);
+  say("threads " + number(drawn.threads) + ", chunks " + number(drawn.query_chunk) + " and " +
+      number(drawn.key_chunk));
+  return drawn;
+}
+
+void RandomCase::draw_dropout(Random& random) {
+  if (!random.chance(0.2)) return;
+  Dropout& dropout = inputs.options.dropout;
+  dropout.probability = random.choose({0.0, 0.1, 0.5, 0.97, 1.0});
+  dropout.seed = static_cast<std::uint64_t>(random.between(INT64_MIN, INT64_MAX));
+  say("dropout " + number(dropout.probability) + " seed " + number(dropout.seed));
+}
+
+void RandomCase::draw_backward(Random& random) {
+  say("backward");
+  const Output like = make_output(inputs, output_dtype);
+  const auto drawn = [&](const Tensor& tensor) {
+    const Layout layout = draw_layout(random, kLayouts);
+    say(name_of(layout));
+    return Tensor(tensor.view().dtype, tensor.shape(), layout, draw_misalignment(random))
+        .fill_normal(random);
+  };
+  derivatives.output = drawn(like.output);
+  if (random.chance(0.5)) derivatives.lse = drawn(like.lse);
+
+  const DType dtype = random.chance(0.7) ? output_dtype : accumulator_of(output_dtype);
+  const Layout layout = draw_layout(random, kOutputLayouts);
+  gradients = make_gradients(inputs, dtype, layout, draw_misalignment(random));
+  say(std::string("gradients ") + longspan::name_of(dtype) + " " + name_of(layout));
+  const auto drop = [&](Tensor& gradient, const char* name) {
+    if (!is_given(gradient.view()) || !random.chance(0.15)) return;
+    gradient = Tensor();
+    say(std::string("no ") + name);
+  };
+  drop(gradients.query, "dquery");
+  drop(gradients.key, "dkey");
+  drop(gradients.value, "dvalue");
+  drop(gradients.bias, "dbias");
+  drop(gradients.sinks, "dsinks");
+  backward = draw_execution(random);
 }
 
 }  // namespace longspan::test

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// A random call of attention, fully determined by its seed.
+// A random call of attention, forward and backward, fully determined by its seed.
 #pragma once
 
 #include <string>
 
+#include "support/backward.h"
 #include "support/call.h"
 #include "support/compare.h"
 
@@ -24,7 +25,10 @@ struct RandomCase {
   DType output_dtype = DType::kFloat32;
   Layout output_layout = Layout::kRowMajor;
   std::size_t output_misalignment = 0;
-  std::string text;  // one line for people
+  Derivatives derivatives;    // of the output's dtype
+  GradientTensors gradients;  // some absent; the others NaN
+  Execution backward;         // how the gradients are computed
+  std::string text;           // one line for people
 
  private:
   void draw_shape(Random& random);
@@ -32,7 +36,9 @@ struct RandomCase {
   void draw_offset(Random& random);
   void draw_masks(Random& random);
   void draw_scores(Random& random);
-  void draw_execution(Random& random);
+  Execution draw_execution(Random& random);
+  void draw_dropout(Random& random);
+  void draw_backward(Random& random);
   Tensor draw_broadcast(Random& random, DType dtype);
   void say(const std::string& words) { text += words + "; "; }
 

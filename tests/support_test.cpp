@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// The tests' own tools: comparisons must fail for zeros, NaN and swapped rows; tensors must hold
-// what was stored.
+// The tests' own tools: comparisons must fail for zeros, NaN and swapped rows, gradients included;
+// tensors must hold what was stored.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "support/backward.h"
 #include "support/call.h"
 #include "support/compare.h"
 #include "support/golden.h"
@@ -91,6 +93,110 @@ INSTANTIATE_TEST_SUITE_P(DTypes, ComparisonOf,
                                          DType::kBFloat16),
                          [](const auto& one) { return std::string(longspan::name_of(one.param)); });
 
+class GradientComparisonOf : public testing::TestWithParam<DType> {
+ protected:
+  void SetUp() override {
+    inputs_ = normal_inputs({.batch = 1,
+                             .seqlen_q = 9,
+                             .seqlen_k = 300,
+                             .heads = 2,
+                             .heads_kv = 1,
+                             .head_dim = 8,
+                             .head_dim_v = 5},
+                            GetParam(), 7);
+    Random random(8);
+    Tensor sinks = inputs_.keep(Tensor(DType::kFloat32, {2}).fill_normal(random));
+    inputs_.options.bias = inputs_.keep(Tensor(DType::kFloat32, {9, 300}).fill(0.25)).view();
+    inputs_.options.sinks = sinks.view();
+    derivatives_ = normal_derivatives(inputs_, GetParam(), 9);
+    truth_ = gradient_truth_of(inputs_, derivatives_).sum;
+    gradients_ = gradients_from(truth_);
+  }
+  GradientTensors gradients_from(const reference::GradientSet& values) const {
+    GradientTensors made = make_gradients(inputs_, GetParam());
+    made.query.fill_values(values.query);
+    made.key.fill_values(values.key);
+    made.value.fill_values(values.value);
+    made.bias.fill_values(values.bias);
+    made.sinks.fill_values(values.sinks);
+    return made;
+  }
+  testing::AssertionResult passes(const GradientTensors& gradients) const {
+    return matches_reference(gradients, inputs_, derivatives_);
+  }
+  // The comparison after `change` to a copy of one gradient, for each of them.
+  void refuses(const std::function<void(Tensor&)>& change) const {
+    using Member = Tensor GradientTensors::*;
+    for (const Member member :
+         {&GradientTensors::query, &GradientTensors::key, &GradientTensors::value,
+          &GradientTensors::bias, &GradientTensors::sinks}) {
+      GradientTensors changed = gradients_from(truth_);
+      change(changed.*member);
+      EXPECT_FALSE(passes(changed));
+    }
+  }
+
+  Inputs inputs_;
+  Derivatives derivatives_;
+  reference::GradientSet truth_;
+  GradientTensors gradients_;
+};
+
+TEST_P(GradientComparisonOf, AcceptsTheRoundedTruth) { EXPECT_TRUE(passes(gradients_)); }
+
+TEST_P(GradientComparisonOf, RefusesZeros) {
+  refuses([](Tensor& gradient) { gradient.fill(0); });
+}
+
+TEST_P(GradientComparisonOf, RefusesNan) {
+  refuses([](Tensor& gradient) { gradient.fill(kNan); });
+  refuses([](Tensor& gradient) { gradient.set(1, kNan); });
+}
+
+TEST_P(GradientComparisonOf, RefusesAnotherScale) {
+  refuses([](Tensor& gradient) {
+    for (std::int64_t n = 0; n < gradient.size(); ++n) gradient.set(n, 1.05 * gradient.get(n));
+  });
+}
+
+TEST_P(GradientComparisonOf, RefusesElementsOutOfPlace) {
+  refuses([](Tensor& gradient) {
+    std::vector<double> values = gradient.values();
+    std::rotate(values.begin(), values.begin() + 1, values.end());
+    gradient.fill_values(values);
+  });
+}
+
+TEST_P(GradientComparisonOf, RefusesTheGradientsOfAnotherCall) {
+  Derivatives no_lse = derivatives_;
+  no_lse.lse = Tensor();
+  EXPECT_FALSE(passes(gradients_from(gradient_truth_of(inputs_, no_lse).sum)));
+  Inputs other = inputs_;
+  other.options.mask = key_range(0, 299);
+  EXPECT_FALSE(passes(gradients_from(gradient_truth_of(other, derivatives_).sum)));
+  other = inputs_;
+  other.options.dropout = {0.01, 5};
+  EXPECT_FALSE(passes(gradients_from(gradient_truth_of(other, derivatives_).sum)));
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, GradientComparisonOf,
+                         testing::Values(DType::kFloat32, DType::kFloat64, DType::kFloat16,
+                                         DType::kBFloat16),
+                         [](const auto& one) { return std::string(longspan::name_of(one.param)); });
+
+TEST(GradientComparison, ZeroInTruthIsMeasuredAgainstItsTerms) {
+  const GradientTolerance tolerance = gradient_tolerance_of(DType::kFloat32, DType::kFloat32);
+  Tensor actual(DType::kFloat32, {4});
+  const std::vector<double> truth(4, 1e-17), terms(4, 2.0), none(4, 0.0);
+  const auto naive = [&] { return truth; };
+  EXPECT_TRUE(gradient_matches(actual.fill(1e-6), truth, terms, tolerance, naive));
+  EXPECT_FALSE(gradient_matches(actual.fill(1e-4), truth, terms, tolerance, naive));
+  EXPECT_FALSE(gradient_matches(actual.fill(kNan), truth, terms, tolerance, naive));
+  EXPECT_FALSE(gradient_matches(actual.fill(1e-30), none, none, tolerance, [&] { return none; }))
+      << "no terms at all";
+  EXPECT_TRUE(gradient_matches(actual.fill(0), none, none, tolerance, [&] { return none; }));
+}
+
 TEST(Comparison, TruthOfZeroIsOnlyMetByZero) {
   const std::vector<double> zeros(6, 0.0);
   EXPECT_TRUE(within_rel_l2(zeros, zeros, 1e-6));
@@ -163,7 +269,7 @@ TEST(Golden, OptionsAreReadInFull) {
   GoldenCase golden;
   golden.metadata["options"] =
       "--layout bhsd --causal --window 9,-1 --query-offset -8 --scale 0.3 --softcap 4.0 "
-      "--key-chunk 3 --backward";
+      "--key-chunk 3 --dropout 0.25 --seed 7 --backward";
   const GoldenOptions options = parse_options(golden);
   EXPECT_TRUE(options.heads_first);
   ASSERT_EQ(options.attention.mask.terms().size(), 2u);
@@ -173,6 +279,8 @@ TEST(Golden, OptionsAreReadInFull) {
   EXPECT_EQ(options.attention.scale, 0.3);
   EXPECT_EQ(options.attention.softcap, 4.0);
   EXPECT_EQ(options.execution.key_chunk, 3);
+  EXPECT_EQ(options.attention.dropout.probability, 0.25);
+  EXPECT_EQ(options.attention.dropout.seed, 7u);
   golden.metadata["options"] = "--surprise";
   EXPECT_THROW(parse_options(golden), std::invalid_argument);
 }

@@ -53,6 +53,7 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
     if (call_.kernel->load_bias(bias_rows(call_.bias, batch, queries.head, keys.begin),
                                 queries.first, queries.count, keys.size(), width, bias_, words_)) {
       visible_ = words_;
+      hide_padding(queries.count, keys.size());
     }
     terms_.bias = bias_;
   }
@@ -63,6 +64,15 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
     terms_.key_positions = key_positions_;
   }
   return true;
+}
+
+// A key that the bias hides from every query may hold NaN: lanes past the queries must not see it,
+// either (their zeros times NaN would reach its gradient).
+template <class T>
+void TileTerms<T>::hide_padding(std::int64_t count, std::int64_t keys) {
+  if (count == kernel::kMaxWidth) return;
+  const std::uint64_t lanes = (std::uint64_t{1} << count) - 1;
+  for (std::int64_t k = 0; k < keys; ++k) words_[k] &= lanes;
 }
 
 // One word per key of a partial tile. Parts that are full or hidden are not asked pair by pair.

@@ -32,6 +32,7 @@ class TileTerms {
 
  private:
   void fill_words(std::int64_t batch, const PanelQueries& queries, mask::Range keys);
+  void hide_padding(std::int64_t count, std::int64_t keys);
 
   const AttentionCall<T>& call_;
   std::int64_t most_keys_;

@@ -82,13 +82,13 @@ reference::AttentionResult literal(const Inputs& inputs, reference::Precision pr
   return result;
 }
 
-testing::AssertionResult is_literal(const Output& result, const Inputs& inputs) {
-  return matches(result.output, result.lse, literal<double>(inputs, reference::Precision::kFloat64),
-                 [&] {
-                   return inputs.query.view().dtype == DType::kFloat64
-                              ? literal<double>(inputs, reference::Precision::kFloat64)
-                              : literal<float>(inputs, reference::Precision::kFloat32);
-                 });
+testing::AssertionResult is_literal(const Output& result, const Inputs& inputs,
+                                    const reference::AttentionResult& truth) {
+  return matches(result.output, result.lse, truth, [&] {
+    return inputs.query.view().dtype == DType::kFloat64
+               ? literal<double>(inputs, reference::Precision::kFloat64)
+               : literal<float>(inputs, reference::Precision::kFloat32);
+  });
 }
 
 constexpr Shape kShape{.batch = 2,
@@ -149,28 +149,6 @@ TEST_P(ExactDropout, PatternIsTheDefinitionInAnyChunksAndThreads) {
   }
 }
 
-TEST_P(ExactDropout, RandomCallsFollowTheLiteralSum) {
-  const std::uint64_t first = number_from_environment("LONGSPAN_TEST_SEED", 1);
-  const std::uint64_t count = number_from_environment("LONGSPAN_TEST_COUNT", 200);
-  for (std::uint64_t seed = first; seed < first + count; ++seed) {
-    RandomCase random_case(seed);
-    Random random(seed);
-    Inputs& inputs = random_case.inputs;
-    inputs.options.dropout = {random.choose({0.1, 0.5, 0.9, 0x1p-20}),
-                              static_cast<std::uint64_t>(random.between(0, INT64_MAX))};
-    Execution chunked = random_case.execution;
-    chunked.kernel = GetParam();
-    Output result = make_output(inputs, random_case.output_dtype, random_case.output_layout,
-                                random_case.output_misalignment);
-    result.output.fill(kNan);
-    attention(inputs.query, inputs.key, inputs.value, {result.output, result.lse}, inputs.options,
-              chunked);
-    ASSERT_TRUE(is_literal(result, inputs)) << "repeat with LONGSPAN_TEST_SEED=" << seed
-                                            << " LONGSPAN_TEST_COUNT=1: " << random_case.text
-                                            << "dropout " << inputs.options.dropout.probability;
-  }
-}
-
 // Scores in the hundreds move references in the middle of a row.
 TEST_P(ExactDropout, WildScoresFollowTheLiteralSum) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
@@ -179,7 +157,8 @@ TEST_P(ExactDropout, WildScoresFollowTheLiteralSum) {
     for (std::int64_t n = 0; n < inputs.key.size(); ++n) {
       if (n / kShape.head_dim % 40 == 39) inputs.key.set(n, 30 * random.normal());
     }
-    EXPECT_TRUE(is_literal(run(inputs, execution()), inputs));
+    EXPECT_TRUE(is_literal(run(inputs, execution()), inputs,
+                           literal<double>(inputs, reference::Precision::kFloat64)));
   }
 }
 
@@ -290,6 +269,33 @@ TEST_P(ExactDropout, HiddenNanValuesChangeNoBit) {
 
 INSTANTIATE_TEST_SUITE_P(Kernels, ExactDropout, testing::ValuesIn(usable_kernels()),
                          [](const auto& one) { return one.param; });
+
+TEST(ExactDropoutCall, RandomCallsFollowTheLiteralSumOnEveryKernel) {
+  const std::uint64_t first = number_from_environment("LONGSPAN_TEST_SEED", 1);
+  const std::uint64_t count = number_from_environment("LONGSPAN_TEST_COUNT", 200);
+  for (std::uint64_t seed = first; seed < first + count; ++seed) {
+    RandomCase random_case(seed);
+    Random random(seed);
+    Inputs& inputs = random_case.inputs;
+    inputs.options.dropout = {random.choose({0.1, 0.5, 0.9, 0x1p-20}),
+                              static_cast<std::uint64_t>(random.between(0, INT64_MAX))};
+    const reference::AttentionResult truth =
+        literal<double>(inputs, reference::Precision::kFloat64);
+    for (const std::string& kernel : usable_kernels()) {
+      Execution execution = random_case.execution;
+      execution.kernel = kernel;
+      Output result = make_output(inputs, random_case.output_dtype, random_case.output_layout,
+                                  random_case.output_misalignment);
+      result.output.fill(kNan);
+      attention(inputs.query, inputs.key, inputs.value, {result.output, result.lse}, inputs.options,
+                execution);
+      ASSERT_TRUE(is_literal(result, inputs, truth))
+          << kernel << "; repeat with LONGSPAN_TEST_SEED=" << seed
+          << " LONGSPAN_TEST_COUNT=1: " << random_case.text << "dropout "
+          << inputs.options.dropout.probability;
+    }
+  }
+}
 
 TEST(ExactDropoutCall, RefusesWhatIsNoProbability) {
   for (const double probability : {-0.1, 1.5, kNan, kInf, -kInf, 1.0000001}) {

@@ -102,6 +102,12 @@ struct AttentionPlan {
 AttentionPlan plan_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                              const AttentionOptions& options = {}, const Execution& execution = {});
 
+// The same for attention_backward() with all gradients in the query's dtype; flop counts the five
+// products: 2 (3 head_dim + 2 head_dim_v) for each pair.
+AttentionPlan plan_attention_backward(ConstTensorView query, ConstTensorView key,
+                                      ConstTensorView value, const AttentionOptions& options = {},
+                                      const Execution& execution = {});
+
 // The paper's own summary of one chunk of keys (Figure 1, summarize_chunk), per query row over all
 // visible keys: max = max_j s_j, sum = sum_j exp(s_j - max), numerator = sum_j exp(s_j - max)
 // value_j. An empty row gives -inf, 0, 0. numerator: [batch, seqlen_q, num_heads, head_dim_v]; sum,

@@ -26,7 +26,7 @@ namespace longspan {
 namespace exact {
 namespace {
 
-struct BackwardTensors {
+struct BackwardTensors {  // absent ones have data == nullptr
   TensorAxes output;
   TensorAxes lse;
   TensorAxes doutput;
@@ -352,6 +352,20 @@ void attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorV
       return exact::log_line("attention_backward", query, key, value, backward.describe());
     });
   });
+}
+
+AttentionPlan plan_attention_backward(ConstTensorView query, ConstTensorView key,
+                                      ConstTensorView value, const AttentionOptions& options,
+                                      const Execution& execution) {
+  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
+  exact::BackwardTensors tensors;  // the plan asks which there are and of what type, no more
+  char present = 0;
+  for (exact::TensorAxes* gradient : {&tensors.dquery, &tensors.dkey, &tensors.dvalue}) {
+    gradient->data = &present;
+    gradient->dtype = query.dtype;
+  }
+  return exact::with_backward(checked, options, execution, tensors,
+                              [](auto& backward) { return backward.describe(); });
 }
 
 }  // namespace longspan

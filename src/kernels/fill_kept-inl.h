@@ -22,7 +22,7 @@ namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 class KeptFiller {
-  static constexpr int kGroups = 2;
+  static constexpr std::int64_t kGroups = 2;
   using Philox = VectorPhilox<kGroups>;
   using D32 = Philox::D32;
   using D64 = Philox::D64;
@@ -42,23 +42,24 @@ class KeptFiller {
     const D64 d;
     const auto twice = hn::ShiftLeft<1>(hn::Iota(d, std::uint64_t{0}));
     const auto query = static_cast<std::uint64_t>(tile_.first_query + lane);
-    PhiloxWords<Philox::Scalars, Philox::Lanes, Philox::Scalars, Philox::Scalars> counters;
-    for (int g = 0; g < kGroups; ++g) {
-      counters.w1.of[g][0] = hn::Add(twice, hn::Set(d, query));
-      counters.w1.of[g][1] = hn::Add(twice, hn::Set(d, query + 1));
-      counters.w2.of[g] = static_cast<std::uint64_t>(tile_.head);
-      counters.w3.of[g] = static_cast<std::uint64_t>(tile_.batch);
+    Philox::Scalars groups, head, batch;
+    Philox::Lanes queries;
+    for (std::int64_t g = 0; g < kGroups; ++g) {
+      queries.of[g][0] = hn::Add(twice, hn::Set(d, query));
+      queries.of[g][1] = hn::Add(twice, hn::Set(d, query + 1));
+      head.of[g] = static_cast<std::uint64_t>(tile_.head);
+      batch.of[g] = static_cast<std::uint64_t>(tile_.batch);
     }
     const auto last_dropped = hn::Set(D32(), static_cast<std::uint32_t>(tile_.threshold - 1));
     const std::int64_t rest = tile_.queries - lane;
     const std::uint64_t lanes = rest >= kLanes ? ~std::uint64_t{0} : (std::uint64_t{1} << rest) - 1;
     for (std::int64_t first = tile_.first_key / 4 * 4; first < tile_.first_key + tile_.keys;
          first += 4 * kGroups) {
-      for (int g = 0; g < kGroups; ++g)
-        counters.w0.of[g] = static_cast<std::uint64_t>(first / 4 + g);
-      const Philox::Words words = Philox::random(counters, keys_);
+      for (std::int64_t g = 0; g < kGroups; ++g)
+        groups.of[g] = static_cast<std::uint64_t>(first / 4 + g);
+      const Philox::Words words = Philox::random({groups, queries, head, batch}, keys_);
       LONGSPAN_UNROLL
-      for (int g = 0; g < kGroups; ++g) {
+      for (std::int64_t g = 0; g < kGroups; ++g) {
         const std::uint64_t bits[4] = {
             bits_above(words.w0.of[g], last_dropped), bits_above(words.w1.of[g], last_dropped),
             bits_above(words.w2.of[g], last_dropped), bits_above(words.w3.of[g], last_dropped)};

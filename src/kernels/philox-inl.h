@@ -54,7 +54,7 @@ struct PhiloxWords {
 template <class W0, class W1, class W2, class W3>
 PhiloxWords(W0, W1, W2, W3) -> PhiloxWords<W0, W1, W2, W3>;
 
-template <int kGroups>
+template <std::int64_t kGroups>
 class VectorPhilox {
  public:
   using D32 = hn::ScalableTag<std::uint32_t>;
@@ -63,6 +63,7 @@ class VectorPhilox {
     std::uint64_t of[kGroups];
   };
   struct Lanes {
+    HWY_INLINE Lanes() {}         // NOLINT(modernize-use-equals-default): compiled for this target
     hn::Vec<D64> of[kGroups][2];  // even elements, odd elements
   };
 
@@ -71,7 +72,7 @@ class VectorPhilox {
   static HWY_INLINE Lanes each(const Body& body) {
     Lanes out;
     LONGSPAN_UNROLL
-    for (int g = 0; g < kGroups; ++g) {
+    for (std::int64_t g = 0; g < kGroups; ++g) {
       LONGSPAN_UNROLL
       for (int h = 0; h < 2; ++h) out.of[g][h] = body(g, h);
     }
@@ -84,7 +85,7 @@ class VectorPhilox {
   }
   static HWY_INLINE Lanes product(const Lanes& x, std::uint32_t by) {
     const D32 d;
-    return each([&](int g, int h)
+    return each([&](std::int64_t g, int h)
                     HWY_ATTR { return hn::MulEven(hn::BitCast(d, x.of[g][h]), hn::Set(d, by)); });
   }
   static HWY_INLINE Scalars high(Scalars x) {
@@ -92,21 +93,21 @@ class VectorPhilox {
     return x;
   }
   static HWY_INLINE Lanes high(const Lanes& x) {
-    return each([&](int g, int h) HWY_ATTR { return hn::ShiftRight<32>(x.of[g][h]); });
+    return each([&](std::int64_t g, int h) HWY_ATTR { return hn::ShiftRight<32>(x.of[g][h]); });
   }
   static HWY_INLINE Scalars mix(Scalars a, const Scalars& b, std::uint64_t key) {
-    for (int g = 0; g < kGroups; ++g) a.of[g] ^= b.of[g] ^ key;
+    for (std::int64_t g = 0; g < kGroups; ++g) a.of[g] ^= b.of[g] ^ key;
     return a;
   }
   static HWY_INLINE Lanes mix(const Lanes& a, const Scalars& b, std::uint64_t key) {
-    return each([&](int g, int h)
+    return each([&](std::int64_t g, int h)
                     HWY_ATTR { return hn::Xor(a.of[g][h], hn::Set(D64(), b.of[g] ^ key)); });
   }
   static HWY_INLINE Lanes mix(const Scalars& a, const Lanes& b, std::uint64_t key) {
     return mix(b, a, key);
   }
   static HWY_INLINE Lanes mix(const Lanes& a, const Lanes& b, std::uint64_t key) {
-    return each([&](int g, int h)
+    return each([&](std::int64_t g, int h)
                     HWY_ATTR { return hn::Xor3(a.of[g][h], b.of[g][h], hn::Set(D64(), key)); });
   }
 

@@ -161,7 +161,11 @@ void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHe
       if (p == 0) call_.turns->wait(place, turn);
       add_dquery(head, panel);
     }
-    if (adds) call_.turns->finish(place, turn);
+    if (adds) {
+      // A block of queries may see keys on both sides of a range and none in it.
+      if (used_panels_ == 0) call_.turns->wait(place, turn);
+      call_.turns->finish(place, turn);
+    }
     if (call_.progress != nullptr) call_.progress->done += used_panels_;
   }
 }

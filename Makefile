@@ -45,8 +45,8 @@ test: build  ## every test
 	@ctest --preset release -j $(JOBS)
 
 .PHONY: bench
-bench: build  ## exact attention against the multiply-add peak of the same run, after checking it
-	@build/release/bench/exact_forward
+bench: build  ## exact attention against the peaks of the same run, answers checked first (20 minutes)
+	@build/release/bench/exact
 	@build/release/cli/longspan bench --seqlen 512,4096 --causal=0,1 --dtype f32,bf16 -o md
 
 .PHONY: lint

@@ -8,14 +8,21 @@
 #include <cmath>
 #include <limits>
 
-#include "dropout_truth.h"
 #include "reference/attention_reference.h"
 #include "reference/mask_reference.h"
+#include "reference/philox_reference.h"
 
 namespace longspan::bench {
 namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
+
+// What dropout makes of a weight (batch 0).
+double dropout_factor(const Dropout& dropout, std::int64_t head, std::int64_t query,
+                      std::int64_t key) {
+  if (dropout.probability == 0) return 1;
+  return reference::keeps(dropout, 0, head, query, key) ? 1 / (1 - dropout.probability) : 0;
+}
 
 // [1, rows, heads, dim] -> element (row, dim) of one head.
 double element(const ConstTensorView& view, std::int64_t row, std::int64_t head, std::int64_t dim) {

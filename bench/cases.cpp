@@ -124,8 +124,10 @@ std::vector<Shape> plain_shapes(bool full) {
 }
 
 std::vector<Case> plain_cases(bool full) {
+  const std::vector<Shape> shapes = plain_shapes(full);
   std::vector<Case> cases;
-  for (const Shape& shape : plain_shapes(full)) cases.push_back({name_of_shape(shape), shape});
+  cases.reserve(shapes.size());
+  for (const Shape& shape : shapes) cases.push_back({name_of_shape(shape), shape});
   return cases;
 }
 
@@ -135,6 +137,7 @@ std::vector<Case> causal_cases(bool full) {
     for (const std::int64_t dim : {64, 128}) shapes.push_back(square(8, 512, dim, dtype));
   }
   std::vector<Case> cases;
+  cases.reserve(shapes.size());
   for (const Shape& s : shapes) {
     cases.push_back({name_of_shape(s) + ", causal", s, set_causal, Against::kTime, s});
   }

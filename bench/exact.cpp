@@ -5,6 +5,7 @@
 // each round times the peak, the plain call where the row is compared to one, and the call itself,
 // one after the other.
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <ctime>
 #include <fstream>
 #include <memory>
@@ -214,4 +215,11 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace longspan::bench
 
-int main(int argc, char** argv) { return longspan::bench::run(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return longspan::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "exact: %s\n", error.what());
+    return 1;
+  }
+}

@@ -47,8 +47,8 @@ Problem::Problem(const Shape& shape, Feature feature, bool backward, int copies)
   query_.fill_normal(1);
   for (int n = 0; n < copies; ++n) {
     for (std::deque<Array>* rows : {&keys_, &values_}) {
-      rows->emplace_back(shape.dtype, std::initializer_list{std::int64_t{1}, shape.seqlen_k,
-                                                            shape.heads_kv, shape.head_dim});
+      rows->emplace_back(shape.dtype, std::initializer_list<std::int64_t>{
+                                          1, shape.seqlen_k, shape.heads_kv, shape.head_dim});
       if (n == 0) {
         rows->back().fill_normal(rows == &keys_ ? 2 : 3);
       } else {
@@ -60,10 +60,11 @@ Problem::Problem(const Shape& shape, Feature feature, bool backward, int copies)
   if (!backward) return;
   const auto add = [this](const ConstTensorView& like, DType dtype) {
     const Extents& s = like.shape;
-    Array& made = like.rank == 1
-                      ? arrays_of_backward_.emplace_back(dtype, std::initializer_list{s[0]})
-                      : arrays_of_backward_.emplace_back(
-                            dtype, std::initializer_list{s[0], s[1], s[2], s[3]});
+    Array& made =
+        like.rank == 1
+            ? arrays_of_backward_.emplace_back(dtype, std::initializer_list<std::int64_t>{s[0]})
+            : arrays_of_backward_.emplace_back(
+                  dtype, std::initializer_list<std::int64_t>{s[0], s[1], s[2], s[3]});
     return made.view();
   };
   add(output_.view(), shape.dtype);

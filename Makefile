@@ -12,6 +12,8 @@ LINT_PACKAGES := clang-format clang-tidy
 FUZZ_PACKAGES := clang
 NEON_PACKAGES := g++-aarch64-linux-gnu
 COVERAGE_PACKAGES := gcovr
+PEER_PACKAGES := libopenblas-dev python3-venv python3-dev
+PEERS := build/peers-venv/bin
 
 LAUNCHER := $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 FORMATTED = $(shell find include src cli tests bench examples -name '*.h' -o -name '*.cpp' | sort)
@@ -48,6 +50,16 @@ test: build  ## every test
 bench: build  ## exact attention against the peaks of the same run, answers checked first (20 minutes)
 	@build/release/bench/exact
 	@build/release/cli/longspan bench --seqlen 512,4096 --causal=0,1 --dtype f32,bf16 -o md
+
+.PHONY: peers
+peers: deps  ## longspan and its peers in turn: PyTorch, ONNX Runtime, ggml (an hour, 6 GB; PEERS_ARGS="--rounds 3")
+	@tools/install_deps.sh $(PEER_PACKAGES)
+	@cmake --preset release -DLONGSPAN_PEERS=ON $(LAUNCHER) >/dev/null
+	@cmake --build --preset release -j $(JOBS) --target longspan_shim
+	@[ -x $(PEERS)/pip ] || python3 -m venv build/peers-venv
+	@grep -v '^#' bench/peers/requirements.txt | while read -r package; do \
+	  $(PEERS)/pip install -q "$$package" || echo "peers: $$package could not be installed"; done
+	@$(PEERS)/python bench/peers/run.py --shim build/release/bench/peers/liblongspan_shim.so $(PEERS_ARGS)
 
 .PHONY: lint
 lint: deps  ## clang-format, floors, clang-tidy (4 minutes on 2 cores)

@@ -202,6 +202,7 @@ struct Panel {
                       head_dim, width, packed_query.data());
     ScoreTerms<T> score_terms;
     score_terms.softcap = static_cast<T>(terms.softcap);
+    if (terms.softcap > 0) score_terms.softcap_inverse = static_cast<T>(1 / terms.softcap);
     if (terms.has_bias) score_terms.bias = keys.bias.data();
     if (terms.alibi_slope != 0) {
       score_terms.alibi_slope = static_cast<T>(terms.alibi_slope);

@@ -319,7 +319,7 @@ void check_positions(const MaskCase& drawn, const BoundMask& bound, const Pairs&
   for (std::int64_t i = 0; i < shape.seqlen_q; i += 5) {
     for (std::int64_t j = 0; j < shape.seqlen_k; j += 3) {
       if (!pairs.at(i, j)) continue;  // across documents there is no distance
-      ASSERT_EQ(static_cast<double>(bound.query_position(batch, i) - bound.key_position(batch, j)),
+      ASSERT_EQ(static_cast<double>(bound.query_position(batch, i) - bound.key_position(j)),
                 reference::distance(drawn.mask, drawn.offset, shape.seqlen_q, shape.seqlen_k, batch,
                                     i, j))
           << "query " << i << ", key " << j;

@@ -48,6 +48,7 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
   }
   if (!call_.has_terms()) return true;
   terms_.softcap = static_cast<T>(call_.softcap);
+  if (call_.softcap > 0) terms_.softcap_inverse = static_cast<T>(1 / call_.softcap);
   if (call_.bias.data != nullptr) {
     if (visible_ == nullptr) std::fill_n(words_, keys.size(), ~std::uint64_t{0});
     if (call_.kernel->load_bias(bias_rows(call_.bias, batch, queries.head, keys.begin),

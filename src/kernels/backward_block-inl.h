@@ -217,11 +217,7 @@ class Backward {
         }
       }
     }
-    ScoreTerms<T> terms = *b.terms;
-    if (terms.bias != nullptr) terms.bias += begin * kWidth;
-    if (terms.key_positions != nullptr) terms.key_positions += begin;
-    finish_scores(terms, b.scale, end - begin, kWidth, b.weights + begin * kWidth,
-                  b.slopes == nullptr ? nullptr : b.slopes + begin * kWidth);
+    finish_scores(*b.terms, b.scale, begin, end, kWidth, b.weights, b.slopes);
     for (std::int64_t k = begin; k < groups.last * kRows; ++k) {
       for (int n = 0; n < N; ++n) {
         const V lse = hn::Load(d, b.lse + n * kLanes);

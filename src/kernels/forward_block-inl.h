@@ -2,9 +2,8 @@
 // Part of longspan. See LICENSE.
 //
 // One panel of queries meets one block of keys: scores, probabilities, values. Two score paths:
-//   fused   scores leave the registers as probabilities and are never stored (scale and mask only);
-//   stored  scores are stored, pass through softcap, bias and ALiBi, and get a new reference where
-//   one is needed.
+//   fused   scores leave the registers as probabilities and are never stored;
+//   stored  scores are stored, and lanes get a new reference where one is needed.
 // The fused path keeps an old reference and looks only at the block's sum of probabilities: all are
 // > 0, so a sum below kSafeSum bounds each of them, and inf and NaN fail the comparison, too. A
 // block that fails takes the stored path. Only the lanes that left the safe range move their
@@ -16,7 +15,6 @@
 #define LONGSPAN_KERNELS_FORWARD_BLOCK_INL_H_
 #endif
 
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 #include <cmath>
@@ -25,6 +23,7 @@
 #include "kernels/exp2-inl.h"
 #include "kernels/kernel_table.h"
 #include "kernels/product-inl.h"
+#include "kernels/score_terms-inl.h"
 #include "kernels/vector_rule-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -46,9 +45,15 @@ class Forward {
 
  public:
   static HWY_NOINLINE bool block(const ForwardBlock<T>& b) {
-    const bool stored = b.terms != nullptr || b.exact_reference;
+    const bool stored = b.exact_reference;
     bool slow = false;
-    if (b.fresh && !stored) first_reference(b);
+    if (!stored) {
+      if (b.fresh) {
+        first_reference(b);
+      } else if (b.terms != nullptr && b.terms->query_positions != nullptr) {
+        raise_reference(b);
+      }
+    }
     if (stored || !fused(b)) {
       slow = !stored;
       store_scores(b);
@@ -140,10 +145,19 @@ class Forward {
       }
       V acc[R][N];
       score_tile<R>(b, first, acc);
+      if (b.terms != nullptr) apply_terms<R>(first, acc);
       if (words == nullptr || all_equal(words, R, kAllLanes)) {
         finish<R, false>(acc, nullptr, out);
       } else {
         finish<R, true>(acc, words, out);
+      }
+    }
+    template <int R>
+    HWY_INLINE void apply_terms(std::int64_t first, V (&acc)[R][N]) const {
+      LONGSPAN_UNROLL
+      for (int r = 0; r < R; ++r) {
+        LONGSPAN_UNROLL
+        for (int n = 0; n < N; ++n) acc[r][n] = finished(b, acc[r][n], first + r, n);
       }
     }
     template <int R, bool kMasked>
@@ -206,6 +220,12 @@ class Forward {
     return true;
   }
 
+  // The score of a dot product, in units of exponent_scale.
+  static HWY_INLINE V finished(const ForwardBlock<T>& b, V dot, std::int64_t key, int n) {
+    if (b.terms == nullptr) return dot;
+    return finish_score<T>(*b.terms, b.scale, dot, key, n * kLanes, key * kWidth + n * kLanes);
+  }
+
   // A panel that has seen nothing takes its reference from the first few keys of the block: any
   // number near the scores will do, and the whole block need not be stored to find one. Lanes that
   // see none of these keys keep -inf, which sends the block to the stored path if they see a later
@@ -221,7 +241,7 @@ class Forward {
       V best = hn::Neg(hn::Inf(d));
       LONGSPAN_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const V s = hn::Mul(acc[r][n], scale);
+        const V s = hn::Mul(finished(b, acc[r][n], r, n), scale);
         best = hn::IfThenElse(hn::And(visible_lanes(b, r, n), hn::Gt(s, best)), s, best);
       }
       hn::Store(best, d, b.state.reference + n * kLanes);
@@ -245,28 +265,53 @@ class Forward {
     }
   };
 
+  // ALiBi: where a block comes nearer to its queries, scores rise by slope * distance from its
+  // first key to its nearest one, beyond the safe range with a steep slope. The reference of lanes
+  // that see something of the block rises with them. A lane that sees only its far keys keeps 2^-64
+  // at worst.
+  static HWY_INLINE void raise_reference(const ForwardBlock<T>& b) {
+    const D d;
+    const ScoreTerms<T>& terms = *b.terms;
+    const V zero = hn::Zero(d);
+    const V first = hn::Set(d, terms.key_positions[0]);
+    const V last = hn::Set(d, terms.key_positions[b.keys - 1]);
+    const V slope = hn::Set(d, terms.alibi_slope * b.exponent_scale);
+    std::uint64_t seen = b.visible == nullptr ? kAllLanes : 0;
+    for (std::int64_t k = 0; b.visible != nullptr && k < b.keys; ++k) seen |= b.visible[k];
+    for (int n = 0; n < N; ++n) {
+      const V query = hn::Load(d, terms.query_positions + n * kLanes);
+      const V nearest = hn::Max(zero, hn::Max(hn::Sub(query, last), hn::Sub(first, query)));
+      const V gain = hn::Mul(slope, hn::Sub(hn::Abs(hn::Sub(query, first)), nearest));
+      V raise = hn::Min(hn::Max(gain, zero), hn::Set(d, T{64}));
+      raise = hn::IfThenElseZero(lane_mask(seen, n), raise);
+      if (hn::AllTrue(d, hn::Lt(raise, hn::Set(d, T{8})))) continue;  // the safe range holds it
+      const V reference = hn::Load(d, b.state.reference + n * kLanes);
+      move_reference(b, n, hn::Add(reference, raise), zero);
+    }
+  }
+
+  // The state of some lanes merged with a part of no numerator yet: its reference and its sum.
+  static HWY_INLINE void move_reference(const ForwardBlock<T>& b, int n, V part_reference,
+                                        V part_sum) {
+    const D d;
+    V reference = hn::Load(d, b.state.reference + n * kLanes);
+    V total = hn::Load(d, b.state.sum + n * kLanes);
+    const V old = reference;
+    const auto weights = Rule::merge(reference, total, part_reference, part_sum);
+    hn::Store(reference, d, b.state.reference + n * kLanes);
+    hn::Store(total, d, b.state.sum + n * kLanes);
+    if (hn::AllTrue(d, hn::Eq(reference, old))) return;
+    for (std::int64_t i = 0; i < b.head_dim_v; ++i) {
+      T* at = b.state.numerator + i * kWidth + n * kLanes;
+      hn::Store(hn::Mul(hn::Load(d, at), weights.into), d, at);
+    }
+  }
+
   // scores[key][lane] = the dot products, or with terms the finished scores in natural units.
   static HWY_INLINE void store_scores(const ForwardBlock<T>& b) {
     for_row_groups(b.keys, StoredRows{b});
-    if (b.terms == nullptr) return;
-    const D d;
-    const ScoreTerms<T>& terms = *b.terms;
-    for (std::int64_t k = 0; k < b.keys; ++k) {
-      for (std::int64_t l = 0; l < kWidth; l += kLanes) {
-        T* at = b.scores + k * kWidth + l;
-        V s = hn::Mul(hn::Load(d, at), hn::Set(d, b.scale));
-        if (terms.softcap > 0) {
-          const V cap = hn::Set(d, terms.softcap);
-          s = hn::Mul(cap, hn::Tanh(d, hn::Div(s, cap)));
-        }
-        if (terms.bias != nullptr) s = hn::Add(s, hn::Load(d, terms.bias + k * kWidth + l));
-        if (terms.query_positions != nullptr) {
-          const V distance = hn::Abs(
-              hn::Sub(hn::Load(d, terms.query_positions + l), hn::Set(d, terms.key_positions[k])));
-          s = hn::NegMulAdd(hn::Set(d, terms.alibi_slope), distance, s);
-        }
-        hn::Store(s, d, at);
-      }
+    if (b.terms != nullptr) {
+      finish_scores<T>(*b.terms, b.scale, 0, b.keys, kWidth, b.scores, nullptr);
     }
   }
 
@@ -331,18 +376,8 @@ class Forward {
           moves = hn::Or(moves, unsafe);
           continue;
         }
-        V reference = old;
-        V total = hn::Load(d, b.state.sum + n * kLanes);
         // A lane that stayed has moved == old: its weights are exactly 1.
-        const auto weights = Rule::merge(reference, total, moved, sum);
-        hn::Store(reference, d, b.state.reference + n * kLanes);
-        hn::Store(total, d, b.state.sum + n * kLanes);
-        if (!hn::AllFalse(d, moves)) {
-          for (std::int64_t i = 0; i < b.head_dim_v; ++i) {
-            T* at = b.state.numerator + i * kWidth + n * kLanes;
-            hn::Store(hn::Mul(hn::Load(d, at), weights.into), d, at);
-          }
-        }
+        move_reference(b, n, moved, sum);
         break;
       }
     }

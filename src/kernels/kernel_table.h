@@ -33,6 +33,7 @@ struct PanelState {
 template <class T>
 struct ScoreTerms {
   T softcap = 0;                       // 0: off
+  T softcap_inverse = 0;               // 1 / softcap
   const T* bias = nullptr;             // [keys][width], natural units; null: none
   T alibi_slope = 0;                   // used when query_positions is given
   const T* query_positions = nullptr;  // [width], relative to any common origin

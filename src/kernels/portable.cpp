@@ -35,7 +35,8 @@ KernelTable<T> make_table() {
   table.vectors = 2;
 #endif
   table.key_block = 128;
-  table.format = {sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, 1, kRows, /*reads_rows=*/true};
+  table.format = {sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, 1, kRows,
+                  /*reads_rows=*/true};
   table.pack_query = load_panel<T>;
   table.pack_keys = load_keys<T>;
   table.pack_values = load_values<T>;

@@ -197,6 +197,11 @@ bool load_bias(const base::RowSource& source, std::int64_t first, std::int64_t c
   load_panel<T>(source, first, count, keys, width, tile);
   const hn::ScalableTag<T> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  auto some = hn::Ne(hn::Zero(d), hn::Zero(d));  // mostly there is none: one look at the tile
+  for (std::int64_t i = 0; i < keys * width; i += lanes) {
+    some = hn::Or(some, hn::Eq(hn::Load(d, tile + i), hn::Neg(hn::Inf(d))));
+  }
+  if (hn::AllFalse(d, some)) return false;
   bool excludes = false;
   for (std::int64_t k = 0; k < keys; ++k) {
     for (std::int64_t l = 0; l < width; l += lanes) {

@@ -130,16 +130,28 @@ void BoundMask::fill_bits(std::int64_t batch, std::int64_t head, Positions queri
   }
 }
 
-std::int64_t BoundMask::query_position(std::int64_t batch, std::int64_t query) const noexcept {
-  const std::int64_t d = documents_.document_of_query(query);
-  if (d < 0) return query;  // sees nothing: any number will do
-  const Range queries = documents_.queries(d);
-  return query - queries.begin + clamp_far(call_offset_.at(batch, queries, documents_.keys(d)));
+void BoundMask::query_positions(std::int64_t batch, Range queries,
+                                std::span<std::int64_t> positions) const noexcept {
+  for (std::int64_t n = queries.begin; n < queries.end;) {
+    const std::int64_t d = documents_.document_of_query(n);
+    const Range document = d < 0 ? Range{n, n + 1} : documents_.queries(d);
+    const std::int64_t shift =
+        d < 0 ? 0
+              : clamp_far(call_offset_.at(batch, document, documents_.keys(d))) - document.begin;
+    for (const std::int64_t end = std::min(document.end, queries.end); n < end; ++n) {
+      positions[static_cast<std::size_t>(n - queries.begin)] = n + shift;
+    }
+  }
 }
 
-std::int64_t BoundMask::key_position(std::int64_t /*batch*/, std::int64_t key) const noexcept {
-  const std::int64_t d = documents_.document_of_key(key);
-  return d < 0 ? key : key - documents_.keys(d).begin;
+void BoundMask::key_positions(Range keys, std::span<std::int64_t> positions) const noexcept {
+  for (std::int64_t n = keys.begin; n < keys.end;) {
+    const std::int64_t d = documents_.document_of_key(n);
+    const Range document = d < 0 ? Range{n, n + 1} : documents_.keys(d);
+    for (const std::int64_t end = std::min(document.end, keys.end); n < end; ++n) {
+      positions[static_cast<std::size_t>(n - keys.begin)] = n - document.begin;
+    }
+  }
 }
 
 }  // namespace longspan::mask

@@ -51,10 +51,21 @@ class BoundMask {
                  std::span<std::uint64_t> key_words) const;
 
   // Aligned positions, both in the key's coordinates (inside the document when there are documents)
-  // and by the call's offset: ALiBi's distance is |query_position - key_position|. For calls bound
-  // with `positions_needed`.
-  std::int64_t query_position(std::int64_t batch, std::int64_t query) const noexcept;
-  std::int64_t key_position(std::int64_t batch, std::int64_t key) const noexcept;
+  // and by the call's offset: ALiBi's distance is |query position - key position|. Rows outside all
+  // documents get any number. For calls bound with `positions_needed`.
+  void query_positions(std::int64_t batch, Range queries,
+                       std::span<std::int64_t> positions) const noexcept;
+  void key_positions(Range keys, std::span<std::int64_t> positions) const noexcept;
+  std::int64_t query_position(std::int64_t batch, std::int64_t query) const noexcept {
+    std::int64_t position = 0;
+    query_positions(batch, {query, query + 1}, {&position, 1});
+    return position;
+  }
+  std::int64_t key_position(std::int64_t key) const noexcept {
+    std::int64_t position = 0;
+    key_positions({key, key + 1}, {&position, 1});
+    return position;
+  }
 
  private:
   Bands bands(std::int64_t batch) const noexcept {

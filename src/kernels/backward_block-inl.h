@@ -217,7 +217,7 @@ class Backward {
         }
       }
     }
-    finish_scores(*b.terms, b.scale, begin, end, kWidth, b.weights, b.slopes);
+    finish_stored_scores(*b.terms, b.scale, begin, end, kWidth, b.weights, b.slopes);
     for (std::int64_t k = begin; k < groups.last * kRows; ++k) {
       for (int n = 0; n < N; ++n) {
         const V lse = hn::Load(d, b.lse + n * kLanes);

@@ -145,19 +145,11 @@ class Forward {
       }
       V acc[R][N];
       score_tile<R>(b, first, acc);
-      if (b.terms != nullptr) apply_terms<R>(first, acc);
+      if (b.terms != nullptr) finish_scores<T, R, N>(*b.terms, b.scale, first, 0, kWidth, acc);
       if (words == nullptr || all_equal(words, R, kAllLanes)) {
         finish<R, false>(acc, nullptr, out);
       } else {
         finish<R, true>(acc, words, out);
-      }
-    }
-    template <int R>
-    HWY_INLINE void apply_terms(std::int64_t first, V (&acc)[R][N]) const {
-      LONGSPAN_UNROLL
-      for (int r = 0; r < R; ++r) {
-        LONGSPAN_UNROLL
-        for (int n = 0; n < N; ++n) acc[r][n] = finished(b, acc[r][n], first + r, n);
       }
     }
     template <int R, bool kMasked>
@@ -220,12 +212,6 @@ class Forward {
     return true;
   }
 
-  // The score of a dot product, in units of exponent_scale.
-  static HWY_INLINE V finished(const ForwardBlock<T>& b, V dot, std::int64_t key, int n) {
-    if (b.terms == nullptr) return dot;
-    return finish_score<T>(*b.terms, b.scale, dot, key, n * kLanes, key * kWidth + n * kLanes);
-  }
-
   // A panel that has seen nothing takes its reference from the first few keys of the block: any
   // number near the scores will do, and the whole block need not be stored to find one. Lanes that
   // see none of these keys keep -inf, which sends the block to the stored path if they see a later
@@ -235,13 +221,14 @@ class Forward {
     const D d;
     V acc[kRows][N];
     score_tile<kRows>(b, 0, acc);
+    if (b.terms != nullptr) finish_scores<T, kRows, N>(*b.terms, b.scale, 0, 0, kWidth, acc);
     const V scale = hn::Set(d, b.exponent_scale);
     LONGSPAN_UNROLL
     for (int n = 0; n < N; ++n) {
       V best = hn::Neg(hn::Inf(d));
       LONGSPAN_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const V s = hn::Mul(finished(b, acc[r][n], r, n), scale);
+        const V s = hn::Mul(acc[r][n], scale);
         best = hn::IfThenElse(hn::And(visible_lanes(b, r, n), hn::Gt(s, best)), s, best);
       }
       hn::Store(best, d, b.state.reference + n * kLanes);
@@ -311,7 +298,7 @@ class Forward {
   static HWY_INLINE void store_scores(const ForwardBlock<T>& b) {
     for_row_groups(b.keys, StoredRows{b});
     if (b.terms != nullptr) {
-      finish_scores<T>(*b.terms, b.scale, 0, b.keys, kWidth, b.scores, nullptr);
+      finish_stored_scores<T>(*b.terms, b.scale, 0, b.keys, kWidth, b.scores, nullptr);
     }
   }
 

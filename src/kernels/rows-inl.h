@@ -194,6 +194,11 @@ OperandRows load_values(const base::RowSource& source, std::int64_t first, std::
 template <class T>
 bool load_bias(const base::RowSource& source, std::int64_t first, std::int64_t count,
                std::int64_t keys, std::int64_t width, T* tile, std::uint64_t* words) {
+  // The next tile is mostly that of the next queries.
+  const auto size = static_cast<std::int64_t>(size_of(source.dtype));
+  for (std::int64_t n = first + count; source.dim_stride == 1 && n < first + 2 * count; ++n) {
+    prefetch_row(static_cast<const char*>(source.data) + n * source.row_stride * size, keys * size);
+  }
   load_panel<T>(source, first, count, keys, width, tile);
   const hn::ScalableTag<T> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));

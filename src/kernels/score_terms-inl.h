@@ -16,6 +16,7 @@
 
 #include "kernels/exp2-inl.h"
 #include "kernels/kernel_table.h"
+#include "kernels/product-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
@@ -49,45 +50,60 @@ HWY_INLINE V tanh_of(D d, V x) {
   }
 }
 
-// From a dot product to a finished score in natural units, for one key and the lanes from `lane`
-// on; `at` is their place in the tile. `slope` becomes the derivative by scale * dot, 1 - tanh^2,
-// with softcap.
-template <class T, class D = hn::ScalableTag<T>>
-HWY_INLINE hn::Vec<D> finish_score(const ScoreTerms<T>& terms, T scale, hn::Vec<D> dot,
-                                   std::int64_t key, std::int64_t lane, std::int64_t at,
-                                   hn::Vec<D>* slope = nullptr) {
-  const D d;
-  auto s = hn::Mul(dot, hn::Set(d, scale));
+// scores[r][n]: dot products of key first + r with vector n of the lanes become finished scores in
+// natural units. `slopes`, where given, become their derivatives by scale * dot (1 - tanh^2 with
+// softcap).
+template <class T, int R, int N, class V = hn::Vec<hn::ScalableTag<T>>>
+HWY_INLINE void finish_scores(const ScoreTerms<T>& terms, T scale, std::int64_t first,
+                              std::int64_t lane, std::int64_t width, V (&scores)[R][N],
+                              V* slopes = nullptr) {
+  const hn::ScalableTag<T> d;
+  constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(hn::ScalableTag<T>()));
+  const auto for_each = [&](const auto& body) HWY_ATTR {
+    LONGSPAN_UNROLL
+    for (int r = 0; r < R; ++r) {
+      LONGSPAN_UNROLL
+      for (int n = 0; n < N; ++n) body(r, n, scores[r][n]);
+    }
+  };
+  for_each([&](int, int, V& s) HWY_ATTR { s = hn::Mul(s, hn::Set(d, scale)); });
   if (terms.softcap > 0) {
-    const auto t = tanh_of(d, hn::Mul(s, hn::Set(d, terms.softcap_inverse)));
-    s = hn::Mul(hn::Set(d, terms.softcap), t);
-    if (slope != nullptr) *slope = hn::NegMulAdd(t, t, hn::Set(d, T{1}));
+    for_each([&](int r, int n, V& s) HWY_ATTR {
+      const V t = tanh_of(d, hn::Mul(s, hn::Set(d, terms.softcap_inverse)));
+      if (slopes != nullptr) slopes[r * N + n] = hn::NegMulAdd(t, t, hn::Set(d, T{1}));
+      s = hn::Mul(hn::Set(d, terms.softcap), t);
+    });
   }
-  if (terms.bias != nullptr) s = hn::Add(s, hn::Load(d, terms.bias + at));
+  if (terms.bias != nullptr) {
+    for_each([&](int r, int n, V& s) HWY_ATTR {
+      s = hn::Add(s, hn::Load(d, terms.bias + (first + r) * width + lane + n * kLanes));
+    });
+  }
   if (terms.query_positions != nullptr) {
-    const auto distance = hn::Abs(
-        hn::Sub(hn::Load(d, terms.query_positions + lane), hn::Set(d, terms.key_positions[key])));
-    s = hn::NegMulAdd(hn::Set(d, terms.alibi_slope), distance, s);
+    for_each([&](int r, int n, V& s) HWY_ATTR {
+      const V query = hn::Load(d, terms.query_positions + lane + n * kLanes);
+      const V distance = hn::Abs(hn::Sub(query, hn::Set(d, terms.key_positions[first + r])));
+      s = hn::NegMulAdd(hn::Set(d, terms.alibi_slope), distance, s);
+    });
   }
-  return s;
 }
 
-// scores [keys][width]: dot products become finished scores. With slopes (same shape) theirs go
-// there; softcap only.
+// The same for stored scores [keys][width], keys first .. last; slopes likewise.
 template <class T>
-void finish_scores(const ScoreTerms<T>& terms, T scale, std::int64_t first, std::int64_t last,
-                   std::int64_t width, T* HWY_RESTRICT scores, T* HWY_RESTRICT slopes) {
-  using D = hn::ScalableTag<T>;
-  const D d;
+void finish_stored_scores(const ScoreTerms<T>& terms, T scale, std::int64_t first,
+                          std::int64_t last, std::int64_t width, T* HWY_RESTRICT scores,
+                          T* HWY_RESTRICT slopes) {
+  using V = hn::Vec<hn::ScalableTag<T>>;
+  const hn::ScalableTag<T> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   for (std::int64_t k = first; k < last; ++k) {
     for (std::int64_t l = 0; l < width; l += lanes) {
-      const std::int64_t at = k * width + l;
-      hn::Vec<D> slope = hn::Zero(d);
-      const auto s = finish_score<T>(terms, scale, hn::Load(d, scores + at), k, l, at,
-                                     slopes == nullptr ? nullptr : &slope);
-      if (slopes != nullptr) hn::Store(slope, d, slopes + at);
-      hn::Store(s, d, scores + at);
+      V score[1][1] = {{hn::Load(d, scores + k * width + l)}};
+      V slope = hn::Zero(d);
+      finish_scores<T, 1, 1>(terms, scale, k, l, width, score,
+                             slopes == nullptr ? nullptr : &slope);
+      hn::Store(score[0][0], d, scores + k * width + l);
+      if (slopes != nullptr) hn::Store(slope, d, slopes + k * width + l);
     }
   }
 }

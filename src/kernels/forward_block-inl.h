@@ -269,7 +269,7 @@ class Forward {
       const V query = hn::Load(d, terms.query_positions + n * kLanes);
       const V nearest = hn::Max(zero, hn::Max(hn::Sub(query, last), hn::Sub(first, query)));
       const V gain = hn::Mul(slope, hn::Sub(hn::Abs(hn::Sub(query, first)), nearest));
-      V raise = hn::Min(hn::Max(gain, zero), hn::Set(d, T{64}));
+      V raise = hn::Min(hn::Max(gain, zero), hn::Set(d, T{100}));
       raise = hn::IfThenElseZero(lane_mask(seen, n), raise);
       if (hn::AllTrue(d, hn::Lt(raise, hn::Set(d, T{8})))) continue;  // the safe range holds it
       const V reference = hn::Load(d, b.state.reference + n * kLanes);

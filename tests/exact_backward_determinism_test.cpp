@@ -5,7 +5,9 @@
 // alone or in any batch.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <ostream>
+#include <thread>
 
 #include "support/backward.h"
 
@@ -216,6 +218,37 @@ TEST_P(ExactBackwardDeterminismOn, BiasBroadcastOverEveryCombinationOfAxes) {
       EXPECT_TRUE(same_bits(gradients_of(made, on(GetParam(), number)), expected))
           << number << " threads";
     }
+  }
+}
+
+// Between the keys of its documents a block of queries sees nothing: ranges of keys in which it has
+// no part still take their turn in the sum, also when they are done before the first one.
+TEST_P(ExactBackwardDeterminismOn, DocumentsWhoseKeysAreFarApart) {
+  constexpr std::int64_t kQueries = 192, kKeys = 1500;
+  Call made{
+      normal_inputs(
+          {.batch = 1, .seqlen_q = kQueries, .seqlen_k = kKeys, .head_dim = 16, .head_dim_v = 8},
+          DType::kFloat32, 38),
+      {},
+      {}};
+  const Mask far_apart = documents(made.inputs.keep(integers({0, 144, 144, kQueries})).view(),
+                                   made.inputs.keep(integers({0, 256, kKeys - 100, kKeys})).view());
+  made.inputs.options.mask = far_apart;
+  made.result = run(made.inputs, on(GetParam(), 1));
+  made.derivatives = normal_derivatives(made.inputs, DType::kFloat32, 39);
+  Execution execution = on(GetParam(), 1);
+  execution.key_chunk = 256;
+  execution.query_chunk = kQueries;  // one block holds both documents, no panel does
+  const GradientTensors expected = gradients_of(made, execution);
+  ASSERT_TRUE(matches_reference(expected, made.inputs, made.derivatives));
+  made.inputs.options.mask =
+      far_apart & predicate([](std::int64_t, std::int64_t, std::int64_t query, std::int64_t key) {
+        if (query == 0 && key == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        return true;
+      });
+  execution.threads = 7;
+  for (int again = 0; again < 5; ++again) {
+    ASSERT_TRUE(same_bits(gradients_of(made, execution), expected)) << again;
   }
 }
 

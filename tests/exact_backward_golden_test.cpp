@@ -35,9 +35,9 @@ const std::map<std::string, std::set<std::string>> kZero = {
     {"seqlen_q_0", {"dkey", "dvalue"}}};
 double allowed_of_zero(DType dtype) { return dtype == DType::kFloat16 ? 3e-4 : 1e-12; }
 
-// Scores so large that float32 says lse no better than to this (exact_golden_test): weights that
-// are computed from it are off by as much.
-const std::map<std::string, double> kHardLse = {{"f16_large", 5e-3}};
+// Scores near 1e5, where one step of a float32 lse is 8e-3: weights that are computed from it are
+// off by as much.
+const std::map<std::string, double> kHardLse = {{"f16_large", 1e-2}};
 
 bool lists(const std::map<std::string, std::set<std::string>>& table, const std::string& name,
            const std::string& tensor) {

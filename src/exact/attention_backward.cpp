@@ -364,6 +364,10 @@ AttentionPlan plan_attention_backward(ConstTensorView query, ConstTensorView key
     gradient->data = &present;
     gradient->dtype = query.dtype;
   }
+  if (is_given(options.bias)) {
+    const ConstTensorView& bias = options.bias;
+    tensors.dbias = {&present, bias.dtype, bias.rank, bias.shape, bias.strides};
+  }
   return exact::with_backward(checked, options, execution, tensors,
                               [](auto& backward) { return backward.describe(); });
 }

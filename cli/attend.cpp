@@ -9,9 +9,12 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "attend_inputs.h"
 #include "attend_options.h"
+#include "attend_outputs.h"
 #include "commands.h"
 #include "failure.h"
 #include "machine.h"
@@ -26,48 +29,25 @@ constexpr const char* kExamples = R"(Examples:
   longspan attend input.safetensors -o result.safetensors --causal
   longspan attend query.npy key.npy value.npy -o output.npy --scale 0.125
   longspan attend input.safetensors -o part.safetensors --keys 0:4096
+  longspan attend input.safetensors -o gradients.safetensors --backward
   longspan attend input.safetensors --dry-run --memory-limit 64MiB
 
 Values that begin with - are given as --window=-1,0. Tensors of INPUT, shapes and exit codes: docs/command-line.md.)";
 
 constexpr const char* kSplitHint = "attend to a part of the batch, heads or queries at a time";
 
-struct Result {
+// One of the two passes over the pairs.
+struct Pass {
   AttentionPlan plan;
-  MemoryNeed memory;
   double seconds = 0;
+  double gflops() const { return seconds > 0 ? plan.flop / seconds / 1e9 : 0; }
 };
 
-std::vector<std::int64_t> output_shape(const AttendCall& call, bool bhsd) {
-  if (call.rank == 2) return {call.seqlen_q, call.head_dim_v};
-  std::vector<std::int64_t> shape = {call.seqlen_q, call.num_heads, call.head_dim_v};
-  if (bhsd) std::swap(shape[0], shape[1]);
-  if (call.rank == 4) shape.insert(shape.begin(), call.batch);
-  return shape;
-}
-
-std::vector<std::int64_t> lse_shape(const AttendCall& call) {
-  if (call.rank == 2) return {call.seqlen_q};
-  if (call.rank == 3) return {call.num_heads, call.seqlen_q};
-  return {call.batch, call.num_heads, call.seqlen_q};
-}
-
-DType output_dtype(const AttendOptions& options, const AttendCall& call) {
-  return options.output_f32 ? DType::kFloat32 : call.query.dtype;
-}
-
-DType lse_dtype(const AttendCall& call) {
-  return call.query.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
-// An empty value can have any head_dim_v: what is too large to count in bytes stays too large for
-// any machine.
-std::uint64_t bytes_of(const std::vector<std::int64_t>& shape, DType dtype) {
-  ConstTensorView view{nullptr, dtype, static_cast<int>(shape.size()), {}, {}};
-  std::copy(shape.begin(), shape.end(), view.shape.begin());
-  const std::int64_t count = std::min(element_count(view), std::int64_t{1} << 57);
-  return static_cast<std::uint64_t>(count) * size_of(dtype);
-}
+struct Result {
+  Pass forward;
+  std::optional<Pass> backward;
+  MemoryNeed memory;
+};
 
 // The options as they were understood, defaults included. Threads and memory limit are left out:
 // they change no bit of the result, and so files made with different ones are the same.
@@ -84,10 +64,13 @@ std::string effective_options(const AttendOptions& options, const AttendCall& ca
   }
   const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(call.head_dim)));
   text += fmt::format(" --scale={} --softcap={}", scale, options.softcap.value_or(0));
+  if (options.dropout > 0)
+    text += fmt::format(" --dropout={} --seed {}", options.dropout, options.seed);
   if (options.keys) text += fmt::format(" --keys {}:{}", options.keys->first, options.keys->second);
   if (options.query_chunk > 0) text += fmt::format(" --query-chunk {}", options.query_chunk);
   if (options.key_chunk > 0) text += fmt::format(" --key-chunk {}", options.key_chunk);
   if (options.output_f32) text += " --output-dtype f32";
+  if (options.backward) text += " --backward";
   return text;
 }
 
@@ -101,37 +84,58 @@ Execution make_execution(const AttendOptions& options) {
   return execution;
 }
 
-std::optional<AttentionPlan> plan_within(const AttendCall& call, Execution execution,
-                                         std::size_t limit) {
+// One plan for each pass.
+std::vector<AttentionPlan> plan_passes(const AttendOptions& options, const AttendCall& call,
+                                       const Execution& execution) {
+  std::vector<AttentionPlan> plans;
+  plans.push_back(plan_attention(call.query, call.key, call.value, call.options, execution));
+  if (options.backward) {
+    plans.push_back(
+        plan_attention_backward(call.query, call.key, call.value, call.options, execution));
+  }
+  return plans;
+}
+
+// The passes run one after the other.
+std::size_t workspace_of(const std::vector<AttentionPlan>& plans) {
+  std::size_t most = 0;
+  for (const AttentionPlan& plan : plans) most = std::max(most, plan.workspace_bytes);
+  return most;
+}
+
+std::optional<std::vector<AttentionPlan>> plan_within(const AttendOptions& options,
+                                                      const AttendCall& call, Execution execution,
+                                                      std::size_t limit) {
   try {
     execution.memory_limit = limit;
-    return plan_attention(call.query, call.key, call.value, call.options, execution);
+    return plan_passes(options, call, execution);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kOutOfMemory) throw;
     return std::nullopt;
   }
 }
 
-AttentionPlan make_plan(const AttendCall& call, const Execution& execution) {
+std::vector<AttentionPlan> make_plans(const AttendOptions& options, const AttendCall& call,
+                                      const Execution& execution) {
   try {
-    return plan_attention(call.query, call.key, call.value, call.options, execution);
+    return plan_passes(options, call, execution);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kOutOfMemory || execution.memory_limit == 0) throw;
-    // Doubling the limit ends: without one there is a plan.
+    // Doubling the limit ends: without one there are plans.
     std::size_t limit = execution.memory_limit;
-    std::optional<AttentionPlan> fitting;
-    while (!fitting) fitting = plan_within(call, execution, limit *= 2);
+    std::optional<std::vector<AttentionPlan>> fitting;
+    while (!fitting) fitting = plan_within(options, call, execution, limit *= 2);
+    const std::size_t needed = workspace_of(*fitting);
     throw Failure(kNoMemory, error.what(),
-                  fmt::format("--memory-limit {} fits ({})", fitting->workspace_bytes,
-                              format_bytes(fitting->workspace_bytes)));
+                  fmt::format("--memory-limit {} fits ({})", needed, format_bytes(needed)));
   }
 }
 
-std::string hint_for_memory(const AttendCall& call, const Execution& execution,
-                            std::uint64_t left) {
-  const auto plan =
-      left > 0 ? plan_within(call, execution, static_cast<std::size_t>(left)) : std::nullopt;
-  return plan ? fmt::format("--memory-limit {} fits ({})", left, format_bytes(left)) : kSplitHint;
+std::string hint_for_memory(const AttendOptions& options, const AttendCall& call,
+                            const Execution& execution, std::uint64_t left) {
+  const bool fits =
+      left > 0 && plan_within(options, call, execution, static_cast<std::size_t>(left));
+  return fits ? fmt::format("--memory-limit {} fits ({})", left, format_bytes(left)) : kSplitHint;
 }
 
 Json shapes_record(const AttendCall& call) {
@@ -145,13 +149,30 @@ Json shapes_record(const AttendCall& call) {
           {"rank", call.rank}};
 }
 
-double gflops(const Result& result) {
-  return result.seconds > 0 ? result.plan.flop / result.seconds / 1e9 : 0;
+void add_plan(Json& record, const Pass& pass) {
+  const AttentionPlan& plan = pass.plan;
+  record["query_chunk"] = plan.query_chunk;
+  record["key_chunk"] = plan.key_chunk;
+  record["tasks"] = plan.tasks;
+  record["tiles_visited"] = plan.tiles_visited;
+  record["tiles_skipped"] = plan.tiles_skipped;
+  record["flop"] = plan.flop;
 }
 
-Json make_record(const AttendOptions& options, const AttendCall& call, const std::string& effective,
-                 const Result& result) {
-  const AttentionPlan& plan = result.plan;
+Json backward_record(const Pass& pass, bool dry_run) {
+  Json record;
+  record["threads"] = pass.plan.threads;
+  add_plan(record, pass);
+  record["workspace_bytes"] = pass.plan.workspace_bytes;
+  if (!dry_run) {
+    record["seconds"] = pass.seconds;
+    record["gflops"] = pass.gflops();
+  }
+  return record;
+}
+
+Json make_record(const AttendOptions& options, const AttendCall& call, DType output_dtype,
+                 const std::string& effective, const Result& result) {
   Json record = new_record();
   record["command"] = "attend";
   record["version"] = version();
@@ -159,68 +180,77 @@ Json make_record(const AttendOptions& options, const AttendCall& call, const std
   record["method"] = "exact";
   record["shapes"] = shapes_record(call);
   record["dtype"] = name_of(call.query.dtype);
-  record["output_dtype"] = name_of(output_dtype(options, call));
+  record["output_dtype"] = name_of(output_dtype);
   record["options"] = effective;
-  record["kernel"] = plan.kernel;
-  record["threads"] = plan.threads;
-  record["query_chunk"] = plan.query_chunk;
-  record["key_chunk"] = plan.key_chunk;
-  record["tasks"] = plan.tasks;
-  record["tiles_visited"] = plan.tiles_visited;
-  record["tiles_skipped"] = plan.tiles_skipped;
-  record["flop"] = plan.flop;
+  record["kernel"] = result.forward.plan.kernel;
+  record["threads"] = result.forward.plan.threads;
+  add_plan(record, result.forward);
   record["input_bytes"] = result.memory.inputs;
   record["output_bytes"] = result.memory.outputs;
   record["workspace_bytes"] = result.memory.workspace;
   record["predicted_peak_bytes"] = result.memory.peak();
   if (!options.dry_run) {
     record["peak_bytes"] = peak_memory();
-    record["seconds"] = result.seconds;
-    record["gflops"] = gflops(result);
+    record["seconds"] = result.forward.seconds;
+    record["gflops"] = result.forward.gflops();
     record["output"] = printable(options.output);
   }
+  if (result.backward) record["backward"] = backward_record(*result.backward, options.dry_run);
   return record;
 }
 
-void print_summary(const AttendOptions& options, const AttendCall& call, const Result& result) {
-  const AttentionPlan& plan = result.plan;
-  const std::string what = fmt::format(
-      "attend: exact, {}, batch {}, {} x {} positions, {}/{} heads, dims {}/{}; kernel {}, {} "
-      "threads",
-      name_of(call.query.dtype), call.batch, call.seqlen_q, call.seqlen_k, call.num_heads,
-      call.num_heads_kv, call.head_dim, call.head_dim_v, plan.kernel, plan.threads);
-  if (options.dry_run) {
-    print_out(fmt::format("{}; {} tasks, {} tiles ({} skipped), {:.3g} FLOP; {}\n", what,
-                          plan.tasks, plan.tiles_visited, plan.tiles_skipped, plan.flop,
-                          result.memory.text()));
-  } else {
-    print_out(fmt::format("{}; {:.3g} s, {:.3g} GFLOP/s\n", what, result.seconds, gflops(result)));
-  }
+std::string summary_of(const Pass& pass, bool dry_run) {
+  const AttentionPlan& plan = pass.plan;
+  if (!dry_run) return fmt::format("{:.3g} s, {:.3g} GFLOP/s", pass.seconds, pass.gflops());
+  return fmt::format("{} tasks, {} tiles ({} skipped), {:.3g} FLOP, workspace {}", plan.tasks,
+                     plan.tiles_visited, plan.tiles_skipped, plan.flop,
+                     format_bytes(plan.workspace_bytes));
 }
 
-void compute_and_write(const AttendOptions& options, AttendInputs& inputs,
-                       const std::string& effective, Execution execution, Result& result) {
+void print_summary(const AttendOptions& options, const AttendCall& call, const Result& result) {
+  const AttentionPlan& plan = result.forward.plan;
+  std::string text = fmt::format(
+      "attend: exact, {}, batch {}, {} x {} positions, {}/{} heads, dims {}/{}; kernel {}, {} "
+      "threads; {}",
+      name_of(call.query.dtype), call.batch, call.seqlen_q, call.seqlen_k, call.num_heads,
+      call.num_heads_kv, call.head_dim, call.head_dim_v, plan.kernel, plan.threads,
+      summary_of(result.forward, options.dry_run));
+  if (result.backward) text += "; backward " + summary_of(*result.backward, options.dry_run);
+  if (options.dry_run) text += "; " + result.memory.text();
+  print_out(text + "\n");
+}
+
+// `run` with progress on stderr, timed.
+template <class Run>
+void run_pass(const std::string& what, const AttendOptions& options, Execution execution,
+              Pass& pass, const Run& run) {
+  ProgressReporter progress(what, options.quiet);
+  execution.progress = progress.counter();
+  const auto start = std::chrono::steady_clock::now();
+  run(execution);
+  pass.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void compute_and_write(const AttendOptions& options, AttendInputs& inputs, AttendOutputs& outputs,
+                       const std::string& effective, const Execution& execution, Result& result) {
   inputs.load_all();
   const AttendCall call = make_call(options, inputs);  // again: the views now lead to the data
-  const OwnedTensor output =
-      make_tensor(output_dtype(options, call), output_shape(call, options.bhsd));
-  const OwnedTensor lse = make_tensor(lse_dtype(call), lse_shape(call));
-  {
-    ProgressReporter progress("attend", options.quiet);
-    execution.progress = progress.counter();
-    const auto start = std::chrono::steady_clock::now();
-    attention(call.query, call.key, call.value, {in_layout(output.view, options.bhsd), lse.view},
-              call.options, execution);
-    result.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  outputs.allocate();
+  run_pass("attend", options, execution, result.forward, [&](const Execution& with) {
+    attention(call.query, call.key, call.value, outputs.result(), call.options, with);
+  });
+  if (result.backward) {
+    run_pass("attend: backward", options, execution, *result.backward, [&](const Execution& with) {
+      attention_backward(call.query, call.key, call.value, outputs.result(),
+                         {call.doutput, call.dlse}, outputs.gradients(), call.options, with);
+    });
   }
-  const io::NamedTensor tensors[] = {{"output", output.view}, {"lse", lse.view}};
-  write_output(options.output, tensors,
+  write_output(options.output, outputs.named(),
                {{"command", "attend"},
                 {"version", version()},
                 {"options", effective},
                 {"layout", options.bhsd ? "bhsd" : "bshd"},
-                {"kernel", result.plan.kernel}});
+                {"kernel", result.forward.plan.kernel}});
 }
 
 int run_attend(const AttendOptions& options) {
@@ -232,22 +262,24 @@ int run_attend(const AttendOptions& options) {
   const AttendCall call = make_call(options, inputs);
   const Execution execution = make_execution(options);
 
+  AttendOutputs outputs(options, call);
+  if (options.backward) outputs.check_derivatives(inputs);
+
+  const std::vector<AttentionPlan> plans = make_plans(options, call, execution);
   Result result;
-  result.plan = make_plan(call, execution);
-  const std::uint64_t output_bytes =
-      bytes_of(output_shape(call, options.bhsd), output_dtype(options, call));
-  result.memory = {inputs.bytes(), output_bytes + bytes_of(lse_shape(call), lse_dtype(call)),
-                   result.plan.workspace_bytes};
+  result.forward.plan = plans.front();
+  if (options.backward) result.backward = Pass{plans.back()};
+  result.memory = {inputs.bytes(), outputs.bytes(), workspace_of(plans)};
   check_memory("attend", result.memory,
-               [&](std::uint64_t left) { return hint_for_memory(call, execution, left); });
+               [&](std::uint64_t left) { return hint_for_memory(options, call, execution, left); });
 
   const std::string effective = effective_options(options, call, inputs.has(Role::kQueryOffsets));
   if (!options.dry_run) {
     if (!options.quiet) fmt::print(stderr, "attend: {}\n", result.memory.text());
-    compute_and_write(options, inputs, effective, execution, result);
+    compute_and_write(options, inputs, outputs, effective, execution, result);
   }
   if (options.json) {
-    print_record(make_record(options, call, effective, result));
+    print_record(make_record(options, call, outputs.dtype(), effective, result));
   } else {
     print_summary(options, call, result);
   }
@@ -258,7 +290,8 @@ int run_attend(const AttendOptions& options) {
 
 Runner add_attend(CLI::App& program) {
   CLI::App* app = program.add_subcommand(
-      "attend", "Attention of queries over keys and values, exact, in little memory");
+      "attend",
+      "Attention of queries over keys and values, exact, in little memory; gradients too");
   const auto options = std::make_shared<AttendOptions>();
   add_attend_options(*app, *options);
   app->footer(kExamples);

@@ -24,6 +24,13 @@ constexpr std::array kReadByPlanning = {Role::kMask,        Role::kKeyLengths,  
                                         Role::kCuSeqlensK,  Role::kAlibiSlopes, Role::kSinks,
                                         Role::kQueryOffsets};
 
+bool is_for_backward(Role role) { return role == Role::kDoutput || role == Role::kDlse; }
+
+bool is_needed(Role role) {
+  return role == Role::kQuery || role == Role::kKey || role == Role::kValue ||
+         role == Role::kDoutput;
+}
+
 std::string file_name_of(const AttendOptions& options, Role role) {
   const std::string& renamed = options.renamed.at(name_of(role));
   return renamed.empty() ? name_of(role) : renamed;
@@ -130,13 +137,16 @@ void AttendInputs::find_in_safetensors(const AttendOptions& options) {
   const TensorFile& file = files_.front();
   for (std::size_t n = 0; n < slots_.size(); ++n) {
     const Role role{static_cast<int>(n)};
+    if (!options.backward && is_for_backward(role)) continue;
     const std::string name = file_name_of(options, role);
     slots_[n] = {&file, file.find(name), {}};
-    const bool needed = role == Role::kQuery || role == Role::kKey || role == Role::kValue;
+    const bool needed = is_needed(role);
     if (slots_[n].entry != nullptr || (!needed && name == name_of(role))) continue;
     std::string hint =
         "'longspan inspect' lists the tensors; --NAME-name says what they are called";
-    if (role != Role::kValue && file.find("query_key") != nullptr) {
+    if (role == Role::kDoutput) {
+      hint = "--backward starts from the gradient with respect to the output, of its shape";
+    } else if (role != Role::kValue && file.find("query_key") != nullptr) {
       hint = "query_key is for --method lsh, which is not available in this version";
     }
     throw Failure(kBadInput,
@@ -147,7 +157,7 @@ void AttendInputs::find_in_safetensors(const AttendOptions& options) {
 }
 
 void AttendInputs::warn_about_the_rest(const AttendOptions& options) const {
-  std::set<std::string> known = {"doutput", "dlse"};  // inputs of --backward
+  std::set<std::string> known;
   for (std::size_t n = 0; n < slots_.size(); ++n)
     known.insert(file_name_of(options, Role{static_cast<int>(n)}));
   std::string names;
@@ -213,9 +223,12 @@ AttendCall make_call(const AttendOptions& options, const AttendInputs& inputs) {
     call.options.query_offset = QueryOffset::for_batch(inputs.view(Role::kQueryOffsets));
   }
   call.options.mask = make_mask(options, inputs);
+  call.options.dropout = {options.dropout, static_cast<std::uint64_t>(options.seed)};
   call.options.bias = inputs.view(Role::kBias);
   call.options.alibi_slopes = inputs.view(Role::kAlibiSlopes);
   call.options.sinks = inputs.view(Role::kSinks);
+  call.doutput = in_layout(inputs.view(Role::kDoutput), options.bhsd);
+  call.dlse = inputs.view(Role::kDlse);
   return call;
 }
 

@@ -49,6 +49,7 @@ class AttendInputs {
 // sizes of the call.
 struct AttendCall {
   ConstTensorView query, key, value;
+  ConstTensorView doutput, dlse;  // with --backward; dlse may be absent
   int rank = 0;
   std::int64_t batch = 1, seqlen_q = 0, seqlen_k = 0, num_heads = 1, num_heads_kv = 1, head_dim = 0,
                head_dim_v = 0;

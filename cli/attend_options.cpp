@@ -70,6 +70,15 @@ void add_score_options(OptionAdder& add, AttendOptions& options) {
              return options.keys && options.keys->first >= 0 &&
                     options.keys->first <= options.keys->second;
            });
+  add.text("--dropout", "P", "probability of dropping a weight (0)", "a number in 0..1",
+           [&](const std::string& value) {
+             const auto probability = parse_real(value);
+             options.dropout = probability.value_or(0);
+             return probability && *probability >= 0 && *probability <= 1;
+           });
+  add.integer("--seed", options.seed, 0, kNoLimit, "of the pattern of --dropout (0)");
+  add.flag("--backward", options.backward,
+           "gradients too, from the tensor 'doutput' and, if there, 'dlse'");
 }
 
 void add_execution_options(OptionAdder& add, AttendOptions& options) {
@@ -92,24 +101,28 @@ void add_execution_options(OptionAdder& add, AttendOptions& options) {
 }
 
 void refuse_what_is_to_come(OptionAdder& add) {
-  add.text("--dropout", "P", "", "a number in 0..1",
-           [](const std::string& value) {
-             const auto probability = parse_real(value);
-             if (probability && *probability > 0 && *probability <= 1) {
-               throw Failure(kUsage, "attend: --dropout above 0 is not available in this version");
-             }
-             return probability == 0.0;
-           })
-      ->group("");
   for (const char* name :
-       {"--seed", "--num-hashes", "--num-buckets", "--chunk-len", "--chunks-before",
-        "--chunks-after", "--dedup", "--wrap", "--key-norm", "--preset", "--local-window",
-        "--query-key-name", "--doutput-name", "--dlse-name", "--rotations-name", "--buckets-name",
-        "--query-buckets-name", "--key-buckets-name"}) {
+       {"--num-hashes", "--num-buckets", "--chunk-len", "--chunks-before", "--chunks-after",
+        "--dedup", "--wrap", "--key-norm", "--preset", "--local-window", "--query-key-name",
+        "--rotations-name", "--buckets-name", "--query-buckets-name", "--key-buckets-name"}) {
     add.not_available(name, true);
   }
-  for (const char* name : {"--backward", "--whole-buckets", "--diagnose", "--save-buckets"}) {
+  for (const char* name : {"--whole-buckets", "--diagnose", "--save-buckets"}) {
     add.not_available(name, false);
+  }
+}
+
+void check_backward_options(const AttendOptions& options, bool npy_input) {
+  if (npy_input) {
+    throw Failure(kUsage,
+                  "attend: --backward: expected a .safetensors INPUT with the tensor 'doutput', "
+                  "found .npy files");
+  }
+  if (is_npy(options.output)) {
+    throw Failure(kUsage,
+                  "attend: --backward: expected a .safetensors OUTPUT, which holds the gradients, "
+                  "found " +
+                      options.output);
   }
 }
 
@@ -142,6 +155,12 @@ void check_attend_options(const AttendOptions& options) {
     throw Failure(
         kUsage,
         "attend: --NAME-name: expected a .safetensors INPUT, whose tensors have names, found .npy");
+  }
+  if (options.backward) {
+    check_backward_options(options, npy > 0);
+  } else if (!options.renamed.at("doutput").empty() || !options.renamed.at("dlse").empty()) {
+    throw Failure(kUsage,
+                  "attend: --doutput-name, --dlse-name: expected --backward with them, found none");
   }
   if (options.output.empty() && !options.dry_run) {
     throw Failure(kUsage, "attend: -o OUTPUT: expected a file name, found none",

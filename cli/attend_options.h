@@ -28,11 +28,14 @@ enum class Role {
   kCuSeqlensK,
   kAlibiSlopes,
   kSinks,
-  kQueryOffsets
+  kQueryOffsets,
+  kDoutput,  // with --backward
+  kDlse
 };
-inline constexpr std::array<const char*, 11> kRoleNames = {
-    "query",        "key",          "value",        "bias",  "mask",         "key_lengths",
-    "cu_seqlens_q", "cu_seqlens_k", "alibi_slopes", "sinks", "query_offsets"};
+inline constexpr std::array<const char*, 13> kRoleNames = {
+    "query",         "key",          "value",        "bias",         "mask",
+    "key_lengths",   "cu_seqlens_q", "cu_seqlens_k", "alibi_slopes", "sinks",
+    "query_offsets", "doutput",      "dlse"};
 inline const char* name_of(Role role) { return kRoleNames[static_cast<std::size_t>(role)]; }
 
 struct AttendOptions {
@@ -51,6 +54,9 @@ struct AttendOptions {
   std::optional<double> scale;
   std::optional<double> softcap;
   std::optional<Pair> keys;
+  double dropout = 0;
+  std::int64_t seed = 0;
+  bool backward = false;
 
   std::int64_t query_chunk = 0;
   std::int64_t key_chunk = 0;

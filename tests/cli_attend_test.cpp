@@ -36,11 +36,6 @@ TEST_P(CliGolden, Attend) {
       folder / "result.safetensors", "--quiet"};
   for (const std::string& word : words_of(options)) words.push_back(word);
   const Outcome outcome = run(words);
-  if (options.find("--dropout") != std::string::npos) {
-    EXPECT_EQ(outcome.exit_code, 2);
-    EXPECT_NE(outcome.err.find("not available"), std::string::npos);
-    return;
-  }
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
 
   const GoldenCase result = load_golden(folder / "result.safetensors");

@@ -88,12 +88,10 @@ TEST_F(CliError, Usage) {
 
 TEST_F(CliError, WhatIsNotAvailableYetIsNeverIgnored) {
   for (const char* option :
-       {"--backward", "--method lsh", "--dropout 0.5", "--seed 3", "--num-hashes 4",
-        "--num-buckets 8,8", "--chunk-len 64", "--dedup exact", "--preset lab", "--diagnose",
-        "--save-buckets", "--whole-buckets", "--local-window 3,3"}) {
+       {"--method lsh", "--num-hashes 4", "--num-buckets 8,8", "--chunk-len 64", "--dedup exact",
+        "--preset lab", "--diagnose", "--save-buckets", "--whole-buckets", "--local-window 3,3"}) {
     expect(2, std::string("attend IN -o OUT ") + option, "not available in this version");
   }
-  EXPECT_EQ(run_line("attend IN -o OUT --dropout 0 --quiet").exit_code, 0);
 }
 
 TEST_F(CliError, TheOffsetMustBeSaidWhenLengthsDiffer) {

@@ -50,6 +50,15 @@ const MemoryCase kMemoryCases[] = {
     {"f64_few_queries",
      {{1, 3, 2, 32}, {1, 20000, 2, 32}, {1, 20000, 2, 32}, DType::kFloat64},
      "--threads 4"},
+    {"f32_backward",
+     {{1, 65536, 1, 64}, {1, 65536, 1, 64}, {1, 65536, 1, 64}, DType::kFloat32},
+     "--backward --window 64,64 --threads 2"},
+    {"bf16_backward",
+     {{1, 16384, 4, 64}, {1, 16384, 2, 64}, {1, 16384, 2, 64}, DType::kBFloat16},
+     "--backward --window 64,0 --dropout 0.5 --threads 3"},
+    {"limited_backward",
+     {{2, 512, 8, 64}, {2, 512, 8, 64}, {2, 512, 8, 64}, DType::kFloat16},
+     "--backward --memory-limit 8MiB --threads 2"},
 };
 
 class CliMemory : public testing::TestWithParam<MemoryCase> {};
@@ -58,7 +67,11 @@ TEST_P(CliMemory, PredictedIsEnoughAndNotFarFromMeasured) {
   if (kSanitized) GTEST_SKIP() << "a sanitizer's memory is not the program's";
   const TemporaryFolder folder;
   const std::string input = folder / "in.safetensors";
-  write_input(input, GetParam().shape);
+  const FileShape& shape = GetParam().shape;
+  std::vector<std::int64_t> output = shape.query;
+  output.back() = shape.value.back();
+  Tensor doutput(shape.dtype, output);  // read with --backward alone
+  write_input(input, shape, {{"doutput", doutput.fill(1).view()}});
   std::vector<std::string> words = {"attend", input, "-o", folder / "out", "--quiet", "--json"};
   for (const std::string& word : words_of(GetParam().options)) words.push_back(word);
   const Outcome outcome = run(words);

@@ -200,7 +200,8 @@ TEST(KernelBlock, HugeEqualScoresAverageTheValues) {
         for (T& x : panel.query) x = static_cast<T>(size * (1 + std::abs(random.normal())));
         panel.meet(block);
         for (std::int64_t lane = 0; lane < panel.width; ++lane) {
-          ASSERT_NEAR(panel.output(lane, 1), 3, 1e-5) << size << ", " << keys << " keys";
+          ASSERT_NEAR(panel.output(lane, 1), 3, 1e-5 + 3 * probability_rounding(table))
+              << size << ", " << keys << " keys";
           const double truth = panel.truth({&block, 1}, lane).maximum;
           ASSERT_NEAR(panel.lse2(lane) / truth, 1, 1e-6 + 10 / size) << size;
         }

@@ -20,8 +20,9 @@
 
 #include "base/float16.h"
 #include "kernels/kernel_table.h"
-#include "kernels/portable.h"
+#include "kernels/registry.h"
 #include "support/tensor.h"
+#include "twins/twin.h"
 
 namespace longspan::kernel {
 
@@ -48,11 +49,19 @@ inline std::uint64_t random_bits(test::Random& random) {
          static_cast<std::uint64_t>(random.between(0, 0xFFFFFFFF));
 }
 
-// Calls test(table, vectors) for every kernel that runs here, both types, every width of a panel.
+// Calls test(table, vectors) for every kernel that runs here and for the twins of those that may
+// not, all types, every width of a panel.
 template <class Test>
 void for_each_panel(const Test& test) {
-  for (const PortableKernel& kernel : portable_kernels()) {
-    if (!kernel.usable) continue;
+  for (const Kernel& kernel : all_kernels()) {
+    if (!kernel.usable()) continue;
+    if (kernel.bfloat16.format.dtype == DType::kBFloat16) {
+      for (int vectors = 1; vectors <= kernel.bfloat16.vectors; ++vectors) {
+        SCOPED_TRACE(testing::Message() << kernel.name << ", bfloat16, " << vectors << " vectors");
+        test(kernel.bfloat16, vectors);
+      }
+      continue;  // its other tables are those of another kernel
+    }
     for (int vectors = 1; vectors <= kernel.float32.vectors; ++vectors) {
       SCOPED_TRACE(testing::Message() << kernel.name << ", float32, " << vectors << " vectors");
       test(kernel.float32, vectors);
@@ -62,6 +71,12 @@ void for_each_panel(const Test& test) {
       test(kernel.float64, vectors);
     }
   }
+  for (const test::TwinKernel& twin : test::twin_kernels()) {
+    for (int vectors = 1; vectors <= twin.table.vectors; ++vectors) {
+      SCOPED_TRACE(testing::Message() << "twin of " << twin.name << ", " << vectors << " vectors");
+      test(twin.table, vectors);
+    }
+  }
 }
 
 // What is left of a number in an operand.
@@ -69,6 +84,12 @@ template <class T>
 double operand(const KernelTable<T>& table, T x) {
   if (table.format.dtype != DType::kBFloat16) return static_cast<double>(x);
   return base::to_float(base::from_float<base::BFloat16>(static_cast<float>(x)));
+}
+
+// Probabilities may be rounded to 8 bits before they meet their values.
+template <class T>
+double probability_rounding(const KernelTable<T>& table) {
+  return table.format.dtype == DType::kBFloat16 ? 0x1p-8 : 0.0;
 }
 
 // Numbers as the operands of a kernel are packed from.
@@ -340,9 +361,7 @@ struct Panel {
       }
       for (std::int64_t d = 0; d < head_dim_v; ++d) {
         const double error = std::abs(output(lane, d) - t.output[at(d)]);
-        // Each probability is rounded to bfloat16 before it meets its value.
-        const double rounding = table->format.dtype == DType::kBFloat16 ? 0x1p-9 : 0.0;
-        const double allowed = (relative + rounding) * t.absolute[at(d)];
+        const double allowed = (relative + probability_rounding(*table)) * t.absolute[at(d)];
         if (!(error <= allowed)) {
           return testing::AssertionFailure()
                  << "lane " << lane << ", component " << d << ": " << output(lane, d) << " is not "

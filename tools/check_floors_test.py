@@ -50,6 +50,7 @@ GOOD = {
     "cli/options.h": "",
     "cli/main.cpp": '#include "options.h"\n#include "exact/calls.h"\n',
     "bench/peak.cpp": "#include <immintrin.h>\n",
+    "tests/twins/dot.cpp": "#include <immintrin.h>\n",
     "tests/golden/data.py": "\n" * 600,
 }
 

@@ -41,7 +41,8 @@ class ExactForward {
       : checked_(checked),
         kernel_(kernel::choose_kernel(execution.kernel)),
         mask_(bind_mask(checked, options)) {
-    describe_call(checked, options, execution, kernel_, mask_, call_);
+    describe_call(checked, options, execution, kernel_.template table<T>(checked.query.dtype),
+                  mask_, call_);
     call_.segments = engine::choose_segments(checked.seqlen_k, execution.key_chunk);
     const engine::RowSource key = checked.key.source(0, 0);
     const engine::RowSource value = checked.value.source(0, 0);

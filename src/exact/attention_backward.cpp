@@ -101,7 +101,9 @@ class ExactBackward {
         tensors_(tensors),
         kernel_(kernel::choose_kernel(execution.kernel)),
         mask_(bind_mask(checked, options)) {
-    describe_call(checked, options, execution, kernel_, mask_, call_);
+    // All operands are numbers of T: narrower inputs are widened.
+    describe_call(checked, options, execution, kernel_.template table<T>(engine::kDTypeOf<T>),
+                  mask_, call_);
     call_.ranges = engine::choose_key_ranges(checked.seqlen_k, execution.key_chunk);
     call_.seqlen_q = checked.seqlen_q;
     call_.wants_query = tensors.dquery.data != nullptr;

@@ -22,9 +22,9 @@ inline mask::BoundMask bind_mask(const CheckedCall& checked, const AttentionOpti
 
 template <class T>
 void describe_call(const CheckedCall& checked, const AttentionOptions& options,
-                   const Execution& execution, const kernel::Kernel& kernel,
+                   const Execution& execution, const kernel::KernelTable<T>& kernel,
                    const mask::BoundMask& mask, engine::AttentionCall<T>& call) {
-  call.kernel = &kernel.table<T>();
+  call.kernel = &kernel;
   call.mask = &mask;
   call.head_dim = checked.head_dim;
   call.head_dim_v = checked.head_dim_v;

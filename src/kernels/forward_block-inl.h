@@ -40,6 +40,7 @@ class Forward {
   using Rule = VectorRule<D>;
   static constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
   static constexpr std::int64_t kWidth = N * kLanes;
+  static constexpr int kGroup = kRowsOf<Dot>;
   static constexpr T kSafeSum =
       T{4096};  // 2^12: float32 sums of 2^12 parts keep 12 bits below their last block
 
@@ -84,7 +85,7 @@ class Forward {
   static constexpr std::uint64_t kAllLanes =
       kWidth == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << (kWidth % 64)) - 1;
 
-  // Calls body.run<R>(first) for groups of kRows rows and once for the rest.
+  // Calls body.run<R>(first) for groups of kGroup rows and once for the rest.
   template <int R, class Body>
   static HWY_INLINE void rest_of(std::int64_t first, std::int64_t rest, const Body& body) {
     if constexpr (R > 0) {
@@ -98,8 +99,8 @@ class Forward {
   template <class Body>
   static HWY_INLINE void for_row_groups(std::int64_t rows, const Body& body) {
     std::int64_t first = 0;
-    for (; first + kRows <= rows; first += kRows) body.template run<kRows>(first);
-    rest_of<kRows - 1>(first, rows - first, body);
+    for (; first + kGroup <= rows; first += kGroup) body.template run<kGroup>(first);
+    rest_of<kGroup - 1>(first, rows - first, body);
   }
 
   template <int R>
@@ -217,17 +218,17 @@ class Forward {
   // see none of these keys keep -inf, which sends the block to the stored path if they see a later
   // one.
   static HWY_INLINE void first_reference(const ForwardBlock<T>& b) {
-    if (b.keys < kRows) return;
+    if (b.keys < kGroup) return;
     const D d;
-    V acc[kRows][N];
-    score_tile<kRows>(b, 0, acc);
-    if (b.terms != nullptr) finish_scores<T, kRows, N>(*b.terms, b.scale, 0, 0, kWidth, acc);
+    V acc[kGroup][N];
+    score_tile<kGroup>(b, 0, acc);
+    if (b.terms != nullptr) finish_scores<T, kGroup, N>(*b.terms, b.scale, 0, 0, kWidth, acc);
     const V scale = hn::Set(d, b.exponent_scale);
     LONGSPAN_UNROLL
     for (int n = 0; n < N; ++n) {
       V best = hn::Neg(hn::Inf(d));
       LONGSPAN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
+      for (int r = 0; r < kGroup; ++r) {
         const V s = hn::Mul(acc[r][n], scale);
         best = hn::IfThenElse(hn::And(visible_lanes(b, r, n), hn::Gt(s, best)), s, best);
       }
@@ -373,21 +374,24 @@ class Forward {
   // The sum is taken: what is dropped has only its value to lose. A mask between exponential and
   // store would be a hundredth of the time faster, and one more copy of every score tile.
   static HWY_INLINE void drop(const ForwardBlock<T>& b) {
-    const D d;
-    for (std::int64_t k = 0; k < b.keys; ++k) {
+    for (std::int64_t first = 0; first < b.keys; first += Dot::kValues) {
       LONGSPAN_UNROLL
       for (int n = 0; n < N; ++n) {
-        T* at = static_cast<T*>(b.probabilities) + k * kWidth + n * kLanes;
-        hn::Store(hn::MaskedLoad(lane_mask(b.kept[k], n), d, at), d, at);
+        M kept[Dot::kValues];
+        for (int m = 0; m < Dot::kValues; ++m) {
+          kept[m] = lane_mask(first + m < b.keys ? b.kept[first + m] : 0, n);
+        }
+        Operand* at = probability_row(b, first) + n * kLanes;
+        Dot::store(Dot::keep(Dot::load(at), kept), at);
       }
     }
   }
 
-  // Component `first` of the values of a key; the kRows that stand together follow it.
+  // Component `first` of the values of a key; the kGroup that stand together follow it.
   static HWY_INLINE const Operand* value_row(const ForwardBlock<T>& b, std::int64_t key,
                                              std::int64_t first) {
-    return static_cast<const Operand*>(b.value.data) + first / kRows * b.value.group +
-           (b.first_key + key) / Dot::kValues * b.value.stride + first % kRows;
+    return static_cast<const Operand*>(b.value.data) + first / kGroup * b.value.group +
+           (b.first_key + key) / Dot::kValues * b.value.stride + first % kGroup;
   }
 
   struct ValueRows {

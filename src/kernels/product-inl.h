@@ -65,6 +65,10 @@ struct PlainDot {
   static HWY_INLINE Real value(Operand a, int) { return a; }
   // 0 in the place of values that are not finite.
   static HWY_INLINE Row finite(Row a) { return hn::IfThenElseZero(hn::IsFinite(a), a); }
+  // 0 in the place of values that are not kept.
+  static HWY_INLINE Row keep(Row row, const hn::Mask<D> (&kept)[kValues]) {
+    return hn::IfThenElseZero(kept[0], row);
+  }
 };
 
 // Operands of A whose values are not finite are taken for 0.
@@ -74,6 +78,10 @@ struct FiniteDot : Dot {
     return Dot::finite(Dot::broadcast(a));
   }
 };
+
+// Rows handled together where they are also what is summed over next: whole operands.
+template <class Dot>
+inline constexpr int kRowsOf = kRows / Dot::kValues* Dot::kValues;
 
 template <class Dot, Layout kLayout, int R, int N>
 HWY_INLINE void multiply(const typename Dot::Operand* HWY_RESTRICT a, std::int64_t stride,

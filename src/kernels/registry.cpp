@@ -4,10 +4,12 @@
 // The list of kernels, best first, and the choice among them.
 #include "kernels/registry.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/avx512_bf16.h"
 #include "kernels/portable.h"
 #include "longspan/execution.h"
 
@@ -15,17 +17,24 @@ namespace longspan {
 namespace kernel {
 namespace {
 
-std::vector<Kernel> list_usable() {
-  std::vector<Kernel> usable;
+std::vector<Kernel> list_kernels() {
+  std::vector<Kernel> kernels;
   for (const PortableKernel& k : portable_kernels()) {
-    if (k.usable) usable.push_back({k.name, &k.float32, &k.float64});
+    kernels.push_back({k.name, k.usable ? "" : "this processor lacks the instructions", "",
+                       k.float32, k.float32, k.float64});
   }
-  return usable;
-}
-
-const std::vector<Kernel>& usable_kernels() {
-  static const std::vector<Kernel> usable = list_usable();
-  return usable;
+  // The tier for bfloat16 stands on the AVX-512 kernel, which serves the other types.
+  Kernel tier{"avx512_bf16", avx512_bf16_refusal(), avx512_bf16_drawback(), {}, {}, {}};
+  const auto avx3 = std::find_if(kernels.begin(), kernels.end(),
+                                 [](const Kernel& k) { return k.name == "avx3"; });
+  if (avx3 == kernels.end()) return kernels;
+  if (tier.usable()) {
+    tier.float32 = avx3->float32;
+    tier.bfloat16 = avx512_bf16_table(avx3->float32);
+    tier.float64 = avx3->float64;
+  }
+  kernels.insert(kernels.begin(), tier);
+  return kernels;
 }
 
 std::string forced_by_environment() {
@@ -33,20 +42,31 @@ std::string forced_by_environment() {
   return name == nullptr ? std::string() : std::string(name);
 }
 
+const Kernel& best_kernel() {
+  return *std::find_if(all_kernels().begin(), all_kernels().end(),
+                       [](const Kernel& k) { return k.usable() && k.drawback.empty(); });
+}
+
 }  // namespace
+
+const std::vector<Kernel>& all_kernels() {
+  static const std::vector<Kernel> kernels = list_kernels();
+  return kernels;
+}
 
 const Kernel& choose_kernel(const std::string& requested) {
   const bool from_environment = requested.empty();
   const std::string name = from_environment ? forced_by_environment() : requested;
-  if (name.empty()) return usable_kernels().front();
+  if (name.empty()) return best_kernel();
   std::string names;
-  for (const Kernel& k : usable_kernels()) {
-    if (k.name == name) return k;
-    names += (names.empty() ? "" : ", ") + k.name;
-  }
   std::string found = name;
-  for (const PortableKernel& k : portable_kernels()) {
-    if (k.name == name) found += ", whose instructions this processor lacks";
+  for (const Kernel& k : all_kernels()) {
+    if (k.usable()) {
+      if (k.name == name) return k;
+      names += (names.empty() ? "" : ", ") + k.name;
+    } else if (k.name == name) {
+      found += ", which cannot run: " + k.refusal;
+    }
   }
   base::fail(ErrorCode::kUnsupported,
              std::string("kernel: ") +
@@ -65,15 +85,16 @@ std::vector<KernelInfo> kernels() {
     problem = error.what();
   }
   std::vector<KernelInfo> infos;
-  for (const kernel::PortableKernel& k : kernel::portable_kernels()) {
-    KernelInfo info{k.name, k.usable, k.name == chosen, {}};
-    if (!k.usable) {
-      info.reason = "this processor lacks the instructions";
+  for (const kernel::Kernel& k : kernel::all_kernels()) {
+    KernelInfo info{k.name, k.usable(), k.name == chosen, {}};
+    if (!k.usable()) {
+      info.reason = k.refusal;
     } else if (!problem.empty()) {
       info.reason = problem;
     } else if (!info.chosen) {
-      info.reason = kernel::forced_by_environment().empty() ? chosen + " is better"
-                                                            : "LONGSPAN_KERNEL asks for " + chosen;
+      info.reason = !kernel::forced_by_environment().empty() ? "LONGSPAN_KERNEL asks for " + chosen
+                    : !k.drawback.empty()                    ? k.drawback
+                                                             : chosen + " is better";
     }
     infos.push_back(info);
   }

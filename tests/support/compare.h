@@ -9,6 +9,8 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "longspan/tensor.h"
@@ -47,9 +49,14 @@ struct Tolerance {
 // The type of the output decides: a float32 output of float16 inputs is held to float32's row.
 Tolerance tolerance_of(DType output);
 
+// The row of the table for what a kernel makes of these inputs: kernels that compute with bfloat16
+// are held to its row whatever the output's type.
+DType row_of(const std::string& kernel, DType input, DType output);
+
 // Rule B, or else rule A: `naive` is only run when B is not met.
 testing::AssertionResult matches(const Tensor& output, const Tensor& lse,
                                  const reference::AttentionResult& truth,
-                                 const std::function<reference::AttentionResult()>& naive);
+                                 const std::function<reference::AttentionResult()>& naive,
+                                 std::optional<DType> row = std::nullopt);
 
 }  // namespace longspan::test

@@ -244,7 +244,8 @@ TEST_F(CliTools, HelpAndVersion) {
 TEST_F(CliTools, ExamplesRun) {
   FileShape shape;
   shape.query = shape.key = shape.value = {16, 2, 8};
-  write_input(folder_ / "input.safetensors", shape);
+  Tensor doutput(DType::kFloat32, {16, 2, 8});
+  write_input(folder_ / "input.safetensors", shape, {{"doutput", doutput.fill(1).view()}});
   const std::vector<Tensor> tensors = normal_tensors(shape);
   const char* names[] = {"query.npy", "key.npy", "value.npy"};
   for (std::size_t n = 0; n < 3; ++n) io::write_npy(folder_ / names[n], tensors[n]);

@@ -83,12 +83,16 @@ reference::AttentionResult literal(const Inputs& inputs, reference::Precision pr
 }
 
 testing::AssertionResult is_literal(const Output& result, const Inputs& inputs,
-                                    const reference::AttentionResult& truth) {
-  return matches(result.output, result.lse, truth, [&] {
-    return inputs.query.view().dtype == DType::kFloat64
-               ? literal<double>(inputs, reference::Precision::kFloat64)
-               : literal<float>(inputs, reference::Precision::kFloat32);
-  });
+                                    const reference::AttentionResult& truth,
+                                    const std::string& kernel) {
+  const DType input = inputs.query.view().dtype;
+  return matches(
+      result.output, result.lse, truth,
+      [&] {
+        return input == DType::kFloat64 ? literal<double>(inputs, reference::Precision::kFloat64)
+                                        : literal<float>(inputs, reference::Precision::kFloat32);
+      },
+      row_of(kernel, input, result.output.view().dtype));
 }
 
 constexpr Shape kShape{.batch = 2,
@@ -158,7 +162,7 @@ TEST_P(ExactDropout, WildScoresFollowTheLiteralSum) {
       if (n / kShape.head_dim % 40 == 39) inputs.key.set(n, 30 * random.normal());
     }
     EXPECT_TRUE(is_literal(run(inputs, execution()), inputs,
-                           literal<double>(inputs, reference::Precision::kFloat64)));
+                           literal<double>(inputs, reference::Precision::kFloat64), GetParam()));
   }
 }
 
@@ -289,7 +293,7 @@ TEST(ExactDropoutCall, RandomCallsFollowTheLiteralSumOnEveryKernel) {
       result.output.fill(kNan);
       attention(inputs.query, inputs.key, inputs.value, {result.output, result.lse}, inputs.options,
                 execution);
-      ASSERT_TRUE(is_literal(result, inputs, truth))
+      ASSERT_TRUE(is_literal(result, inputs, truth, kernel))
           << kernel << "; repeat with LONGSPAN_TEST_SEED=" << seed
           << " LONGSPAN_TEST_COUNT=1: " << random_case.text << "dropout "
           << inputs.options.dropout.probability;

@@ -47,6 +47,7 @@ struct GradientSet {
 // against where they cancel.
 struct AttentionGradients {
   GradientSet sum, magnitude;
+  double largest_lse = 0;  // |lse| of the rows that see something
 };
 
 enum class Precision { kFloat64, kFloat32 };

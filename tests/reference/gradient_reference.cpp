@@ -3,6 +3,7 @@
 //
 // The backward pass written out (Dao et al. 2022, with the standard dropout):
 // one query row at a time over the keys that it may see.
+#include <algorithm>
 #include <cmath>
 
 #include "reference/attention_reference.h"
@@ -35,6 +36,7 @@ AttentionGradients Attention::gradients_in(const std::vector<double>& doutput,
                                            const Rounding& stored) const {
   const bool has_bias = is_given(options_.bias), has_sinks = is_given(options_.sinks);
   Sums<Real> dquery(std::ssize(query_)), dkey(std::ssize(key_)), dvalue(std::ssize(value_));
+  double largest_lse = 0;
   Sums<Real> dbias(has_bias ? element_count(options_.bias) : 0), dsinks(has_sinks ? heads_ : 0);
 
   const auto add_row = [&](std::int64_t b, std::int64_t h, std::int64_t i) {
@@ -44,6 +46,7 @@ AttentionGradients Attention::gradients_in(const std::vector<double>& doutput,
     const double* doutput_row = &doutput[row * dim_v_];
     const double* query_elements = query_row(b, h, i);
     const auto lse = static_cast<Real>(summary.lse);
+    largest_lse = std::max(largest_lse, std::fabs(summary.lse));
 
     Real d_row = 0;
     double d_magnitude = 0;
@@ -95,7 +98,8 @@ AttentionGradients Attention::gradients_in(const std::vector<double>& doutput,
 
   return {{dquery.sums(), dkey.sums(), dvalue.sums(), dbias.sums(), dsinks.sums()},
           {dquery.magnitudes(), dkey.magnitudes(), dvalue.magnitudes(), dbias.magnitudes(),
-           dsinks.magnitudes()}};
+           dsinks.magnitudes()},
+          largest_lse};
 }
 
 AttentionGradients Attention::gradients(const ConstTensorView& doutput, const ConstTensorView& dlse,

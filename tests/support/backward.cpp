@@ -122,8 +122,9 @@ testing::AssertionResult gradient_matches(const ConstTensorView& actual,
   const double steps = tolerance.step * std::sqrt(static_cast<double>(truth.size()));
   const double norm = norm_of(truth), terms = norm_of(magnitude);
   const double error = distance(values, truth);
+  const double by_lse = std::min(tolerance.lse_step * terms, kMostRelL2 * norm);
   const double by_table =
-      tolerance.rel_l2 * (zero_in_truth(truth, magnitude) ? terms : norm) + steps;
+      std::max(tolerance.rel_l2 * (zero_in_truth(truth, magnitude) ? terms : norm), by_lse) + steps;
   if (error <= by_table) return testing::AssertionSuccess();
 
   std::vector<double> same_type = naive();
@@ -146,7 +147,7 @@ testing::AssertionResult gradient_matches(const ConstTensorView& actual,
 
 testing::AssertionResult matches(const Gradients& actual,
                                  const reference::AttentionGradients& truth, DType output,
-                                 const NaiveGradients& naive, double least_rel_l2) {
+                                 const NaiveGradients& naive) {
   reference::AttentionGradients same_type;
   bool ran = false;
   for (std::size_t n = 0; n < std::size(kNames); ++n) {
@@ -154,7 +155,8 @@ testing::AssertionResult matches(const Gradients& actual,
     if (!is_given(view)) continue;
     const Values values = kValues[n];
     GradientTolerance tolerance = gradient_tolerance_of(view.dtype, output);
-    tolerance.rel_l2 = std::max(tolerance.rel_l2, least_rel_l2);
+    const bool wide = view.dtype == DType::kFloat64 && output == DType::kFloat64;
+    tolerance.lse_step = truth.largest_lse * (wide ? 0x1p-52 : 0x1p-23);
     const auto passes = gradient_matches(view, truth.sum.*values, truth.magnitude.*values,
                                          tolerance, [&]() -> std::vector<double> {
                                            if (!ran) same_type = naive();

@@ -43,6 +43,9 @@ struct GradientTolerance {
   double rel_l2;
   double step;   // allowed for each element besides: what a float16 below 2^-14 cannot say
   double floor;  // of the sum of the absolute terms
+  // Weights are exp(score - lse), with an lse that was stored: of the sum of the absolute terms,
+  // what one step of it can change. Below |lse| = 80 that is less than rel_l2.
+  double lse_step = 0;
 };
 // The narrowest type that a gradient went through decides: its own or that of the stored output.
 GradientTolerance gradient_tolerance_of(DType gradient, DType output);
@@ -66,11 +69,11 @@ testing::AssertionResult gradient_matches(const ConstTensorView& actual,
                                           const std::function<std::vector<double>()>& naive);
 
 // All gradients that are given. `naive` is the float32 (for float64: float64) program that starts
-// from an output stored as `output`; `least_rel_l2` widens rule B.
+// from an output stored as `output`.
 using NaiveGradients = std::function<reference::AttentionGradients()>;
 testing::AssertionResult matches(const Gradients& actual,
                                  const reference::AttentionGradients& truth, DType output,
-                                 const NaiveGradients& naive, double least_rel_l2 = 0);
+                                 const NaiveGradients& naive);
 
 // The same against the reference's own truth, for derivatives of the dtype of the stored output.
 testing::AssertionResult matches_reference(GradientTensors gradients, const Inputs& inputs,

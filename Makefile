@@ -5,6 +5,8 @@ SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
+SOAK_SEED ?= 1000000
+SOAK_COUNT ?= 20000
 
 PACKAGES := g++ cmake ninja-build libhwy-dev libtbb-dev libcli11-dev libfmt-dev nlohmann-json3-dev \
             libgtest-dev python3 pkgconf
@@ -50,6 +52,11 @@ test: build  ## every test
 bench: build  ## exact attention against the peaks of the same run, answers checked first (20 minutes)
 	@build/release/bench/exact
 	@build/release/cli/longspan bench --seqlen 512,4096 --causal=0,1 --dtype f32,bf16 -o md
+
+.PHONY: soak
+soak: build  ## the randomised tests, SOAK_COUNT cases each, from SOAK_SEED on (a failure prints how to repeat it)
+	@cd build/release/tests && for test in exact_random exact_backward_random exact_dropout mask_random; do \
+	  LONGSPAN_TEST_SEED=$(SOAK_SEED) LONGSPAN_TEST_COUNT=$(SOAK_COUNT) ./$${test}_test --gtest_brief=1 || exit 1; done
 
 .PHONY: peers
 peers: deps  ## longspan and its peers in turn: PyTorch, ONNX Runtime, ggml (an hour, 6 GB; PEERS_ARGS="--rounds 3")

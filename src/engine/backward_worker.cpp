@@ -36,7 +36,7 @@ BackwardWorker<T>::BackwardWorker(const BackwardCall<T>& call, std::byte* worksp
       width_(std::int64_t{call.kernel->lanes} * call.kernel->vectors),
       stride_(padded(call, call.head_dim)),
       stride_v_(padded(call, call.head_dim_v)),
-      terms_(call, call.kernel->key_block, width_),
+      terms_(call, block_rows_, width_),
       panels_(static_cast<std::size_t>(call.panels_per_block)),
       blocks_(static_cast<std::size_t>((call.ranges.length + call.kernel->key_block - 1) /
                                        call.kernel->key_block)) {

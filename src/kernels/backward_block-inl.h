@@ -8,8 +8,8 @@
 //   dP = value doutput^T      dS = P * (dP - delta)
 //   dkey += dS query
 //   dquery^T += key^T dS
-// P leaves the registers of S, dS those of dP: neither S nor dP is ever stored (but with score
-// terms). Groups of keys that no query of the panel sees are skipped in all five.
+// P leaves the registers of S, dS those of dP: neither S nor dP is ever stored. Groups of keys that
+// no query of the panel sees are skipped in all five.
 #if defined(LONGSPAN_KERNELS_BACKWARD_BLOCK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSPAN_KERNELS_BACKWARD_BLOCK_INL_H_
 #undef LONGSPAN_KERNELS_BACKWARD_BLOCK_INL_H_
@@ -46,11 +46,7 @@ class Backward {
   static HWY_NOINLINE bool block(const BackwardBlock<T>& b) {
     const Groups groups(b);
     if (groups.first == groups.last) return false;
-    if (b.terms == nullptr) {
-      fused_weights(b, groups);
-    } else {
-      stored_weights(b, groups);
-    }
+    weights(b, groups);
     if (b.dvalue != nullptr) {
       add_rows(b, groups, b.doutput_rows, b.head_dim_v, b.stride_v, b.dvalue);
     }
@@ -148,11 +144,14 @@ class Backward {
   }
 
   template <bool kPlain>
-  static HWY_INLINE void fused_group(const BackwardBlock<T>& b, Shared& shared,
-                                     std::int64_t first) {
+  static HWY_INLINE void weight_group(const BackwardBlock<T>& b, Shared& shared,
+                                      std::int64_t first) {
     const D d;
     V acc[kRows][N];
     lane_tile(b.key + first * b.stride, b.stride, b.head_dim, b.query_lanes, acc);
+    if constexpr (!kPlain) {
+      if (b.terms != nullptr) apply_terms(b, first, acc);
+    }
     Shared& s = *opaque(&shared);
     LONGSPAN_UNROLL
     for (int n = 0; n < N; ++n) {
@@ -167,19 +166,32 @@ class Backward {
   }
 
   static HWY_INLINE bool is_plain(const BackwardBlock<T>& b, const Groups& groups, int g) {
-    return groups.seen[g] == Groups::Seen::kAll && b.kept == nullptr;
+    return groups.seen[g] == Groups::Seen::kAll && b.kept == nullptr && b.terms == nullptr;
   }
 
-  static HWY_INLINE void fused_weights(const BackwardBlock<T>& b, const Groups& groups) {
+  static HWY_INLINE void apply_terms(const BackwardBlock<T>& b, std::int64_t first,
+                                     V (&acc)[kRows][N]) {
+    if (b.slopes == nullptr) {
+      finish_scores<T, kRows, N>(*b.terms, b.scale, first, 0, kWidth, acc);
+      return;
+    }
+    V slopes[kRows * N];
+    finish_scores<T, kRows, N>(*b.terms, b.scale, first, 0, kWidth, acc, slopes);
+    for (int i = 0; i < kRows * N; ++i) {
+      hn::Store(slopes[i], D(), b.slopes + first * kWidth + i * kLanes);
+    }
+  }
+
+  static HWY_INLINE void weights(const BackwardBlock<T>& b, const Groups& groups) {
     Shared shared{b.exponent_scale, b.lse, b.delta, kExp2Constants<T>};
     for (int g = groups.first; g < groups.last; ++g) {
       fetch_ahead(b, groups, g);
       if (groups.seen[g] == Groups::Seen::kNone) {
         clear_group(b, g);
       } else if (is_plain(b, groups, g)) {
-        fused_group<true>(b, shared, g * kRows);
+        weight_group<true>(b, shared, g * kRows);
       } else {
-        fused_group<false>(b, shared, g * kRows);
+        weight_group<false>(b, shared, g * kRows);
       }
     }
   }
@@ -199,32 +211,6 @@ class Backward {
   static HWY_INLINE void clear_group(const BackwardBlock<T>& b, int g) {
     zero_group(b.weights + g * kRows * kWidth);
     if (b.operands != b.weights) zero_group(b.operands + g * kRows * kWidth);
-  }
-
-  // With score terms: dot products are stored where P will be, and pass through the terms.
-  static HWY_NOINLINE void stored_weights(const BackwardBlock<T>& b, const Groups& groups) {
-    const D d;
-    const std::int64_t begin = groups.first * kRows;
-    const std::int64_t end = groups.last * kRows < b.keys ? groups.last * kRows : b.keys;
-    for (int g = groups.first; g < groups.last; ++g) {
-      V acc[kRows][N];
-      lane_tile(b.key + g * kRows * b.stride, b.stride, b.head_dim, b.query_lanes, acc);
-      LONGSPAN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        LONGSPAN_UNROLL
-        for (int n = 0; n < N; ++n) {
-          hn::Store(acc[r][n], d, b.weights + (g * kRows + r) * kWidth + n * kLanes);
-        }
-      }
-    }
-    finish_stored_scores(*b.terms, b.scale, begin, end, kWidth, b.weights, b.slopes);
-    for (std::int64_t k = begin; k < groups.last * kRows; ++k) {
-      for (int n = 0; n < N; ++n) {
-        const V lse = hn::Load(d, b.lse + n * kLanes);
-        const V s = hn::Load(d, b.weights + k * kWidth + n * kLanes);
-        store_weight<false>(b, k, n, exp2_of(d, hn::MulSub(s, hn::Set(d, b.exponent_scale), lse)));
-      }
-    }
   }
 
   template <bool kPlain>
@@ -265,11 +251,10 @@ class Backward {
   // dS over P. In groups that are not seen P is 0 already, and so is dS.
   static HWY_INLINE void score_gradients(const BackwardBlock<T>& b, const Groups& groups) {
     Shared shared{b.exponent_scale, b.lse, b.delta, kExp2Constants<T>};
-    const bool plain = b.slopes == nullptr && b.dscores == nullptr;
     for (int g = 0; g < groups.count; ++g) {
       if (groups.seen[g] == Groups::Seen::kNone) {
         if (b.dscores != nullptr) zero_group(b.dscores + g * kRows * kWidth);
-      } else if (plain && is_plain(b, groups, g)) {
+      } else if (is_plain(b, groups, g)) {
         gradient_group<true>(b, shared, g * kRows);
       } else {
         gradient_group<false>(b, shared, g * kRows);

@@ -49,11 +49,8 @@ class Forward {
     const bool stored = b.exact_reference;
     bool slow = false;
     if (!stored) {
-      if (b.fresh) {
-        first_reference(b);
-      } else if (b.terms != nullptr && b.terms->query_positions != nullptr) {
-        raise_reference(b);
-      }
+      if (b.fresh) first_reference(b);
+      if (b.terms != nullptr && b.terms->query_positions != nullptr) raise_reference(b);
     }
     if (stored || !fused(b)) {
       slow = !stored;
@@ -299,7 +296,7 @@ class Forward {
   static HWY_INLINE void store_scores(const ForwardBlock<T>& b) {
     for_row_groups(b.keys, StoredRows{b});
     if (b.terms != nullptr) {
-      finish_stored_scores<T>(*b.terms, b.scale, 0, b.keys, kWidth, b.scores, nullptr);
+      finish_stored_scores<T>(*b.terms, b.scale, b.keys, kWidth, b.scores);
     }
   }
 

@@ -88,22 +88,18 @@ HWY_INLINE void finish_scores(const ScoreTerms<T>& terms, T scale, std::int64_t 
   }
 }
 
-// The same for stored scores [keys][width], keys first .. last; slopes likewise.
+// The same for stored scores [keys][width].
 template <class T>
-void finish_stored_scores(const ScoreTerms<T>& terms, T scale, std::int64_t first,
-                          std::int64_t last, std::int64_t width, T* HWY_RESTRICT scores,
-                          T* HWY_RESTRICT slopes) {
+void finish_stored_scores(const ScoreTerms<T>& terms, T scale, std::int64_t keys,
+                          std::int64_t width, T* scores) {
   using V = hn::Vec<hn::ScalableTag<T>>;
   const hn::ScalableTag<T> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  for (std::int64_t k = first; k < last; ++k) {
+  for (std::int64_t k = 0; k < keys; ++k) {
     for (std::int64_t l = 0; l < width; l += lanes) {
       V score[1][1] = {{hn::Load(d, scores + k * width + l)}};
-      V slope = hn::Zero(d);
-      finish_scores<T, 1, 1>(terms, scale, k, l, width, score,
-                             slopes == nullptr ? nullptr : &slope);
+      finish_scores<T, 1, 1>(terms, scale, k, l, width, score);
       hn::Store(score[0][0], d, scores + k * width + l);
-      if (slopes != nullptr) hn::Store(slope, d, slopes + k * width + l);
     }
   }
 }

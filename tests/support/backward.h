@@ -41,7 +41,7 @@ reference::AttentionGradients gradient_truth_of(const Inputs& inputs,
 // Rule B of gradients, and the floor of rule A.
 struct GradientTolerance {
   double rel_l2;
-  double step;   // allowed for each element besides: what a float16 below 2^-14 cannot say
+  double step;   // allowed for each element besides: what its type, or a weight's, cannot say
   double floor;  // of the sum of the absolute terms
   // Weights are exp(score - lse), with an lse that was stored: of the sum of the absolute terms,
   // what one step of it can change. Below |lse| = 80 that is less than rel_l2.

@@ -90,7 +90,7 @@ GoldenOptions parse_options(const GoldenCase& golden) {
     } else if (word == "--softcap") {
       attention.softcap = std::stod(argument());
     } else if (word == "--dropout") {
-      attention.dropout.probability = options.dropout = std::stod(argument());
+      attention.dropout.probability = std::stod(argument());
     } else if (word == "--seed") {
       attention.dropout.seed = std::stoull(argument());
     } else if (word == "--layout") {

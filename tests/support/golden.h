@@ -34,7 +34,6 @@ struct GoldenOptions {
   AttentionOptions attention;  // masks of tensors included
   Execution execution;
   bool heads_first = false;  // --layout bhsd
-  double dropout = 0;
 };
 // Throws std::invalid_argument for an option that it does not know, so that none is ignored by
 // accident; --backward has no meaning here and is skipped.

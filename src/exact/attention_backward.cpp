@@ -178,7 +178,12 @@ class ExactBackward {
 
   // What a sink takes of a row's weight.
   double sink_weight(std::int64_t batch, std::int64_t head, double lse) const noexcept {
-    return checked_.sinks.data == nullptr ? 0.0 : std::exp(checked_.sinks.at(batch, head) - lse);
+    // lse is rounded to T, and so must the sink be: where it is all that a row sees, both are
+    // equal.
+    return checked_.sinks.data == nullptr
+               ? 0.0
+               : std::exp(static_cast<double>(static_cast<T>(checked_.sinks.at(batch, head))) -
+                          lse);
   }
 
   // delta, the row sums that a bias without keys wants, and zeros where no key is seen.

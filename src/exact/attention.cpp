@@ -127,14 +127,9 @@ class ExactForward {
       const std::int64_t head = planned.head_kv * group_ + u % group_;
       const mask::Range queries = plan_.queries_of(u, group_, checked_.seqlen_q);
       worker.rows[static_cast<std::size_t>(u - planned.first)] = {
-          head,
-          queries.begin,
-          queries.size(),
-          checked_.query.source(planned.batch, head),
-          results.output.target(planned.batch, head),
-          results.lse.target(planned.batch, head),
-          results.sum.target(planned.batch, head),
-          results.max.target(planned.batch, head)};
+          {head, queries.begin, queries.size()},      checked_.query.source(planned.batch, head),
+          results.output.target(planned.batch, head), results.lse.target(planned.batch, head),
+          results.sum.target(planned.batch, head),    results.max.target(planned.batch, head)};
     }
     return {planned.batch, checked_.key.source(planned.batch, planned.head_kv),
             checked_.value.source(planned.batch, planned.head_kv),

@@ -162,7 +162,8 @@ class ExactBackward {
     const TensorView& view = tensors_.dbias;
     engine::BiasAxes axes;
     for (int axis = 0; axis < view.rank; ++axis) {  // aligned at the right, as in NumPy
-      const auto at = static_cast<std::size_t>(4 - view.rank + axis);
+      const auto at =
+          static_cast<std::size_t>(kMaxRank - view.rank) + static_cast<std::size_t>(axis);
       axes.shape[at] = view.shape[axis];
       axes.strides[at] = view.shape[axis] == 1 ? 0 : view.strides[axis];
     }

@@ -84,12 +84,14 @@ class Backward {
       std::uint64_t any = 0;
       std::uint64_t all = kAllLanes;
       for (int r = 0; r < kRows; ++r) {
-        const std::uint64_t w = word(b, g * kRows + r);
+        const std::uint64_t w = word(b, first_key(g) + r);
         any |= w;
         all &= w;
       }
       return any == 0 ? Seen::kNone : all == kAllLanes ? Seen::kAll : Seen::kSome;
     }
+
+    static constexpr std::int64_t first_key(int g) { return std::int64_t{g} * kRows; }
 
     int count;
     int first;  // groups before it and from `last` on are not seen
@@ -189,9 +191,9 @@ class Backward {
       if (groups.seen[g] == Groups::Seen::kNone) {
         clear_group(b, g);
       } else if (is_plain(b, groups, g)) {
-        weight_group<true>(b, shared, g * kRows);
+        weight_group<true>(b, shared, Groups::first_key(g));
       } else {
-        weight_group<false>(b, shared, g * kRows);
+        weight_group<false>(b, shared, Groups::first_key(g));
       }
     }
   }
@@ -209,8 +211,8 @@ class Backward {
   }
 
   static HWY_INLINE void clear_group(const BackwardBlock<T>& b, int g) {
-    zero_group(b.weights + g * kRows * kWidth);
-    if (b.operands != b.weights) zero_group(b.operands + g * kRows * kWidth);
+    zero_group(b.weights + Groups::first_key(g) * kWidth);
+    if (b.operands != b.weights) zero_group(b.operands + Groups::first_key(g) * kWidth);
   }
 
   template <bool kPlain>
@@ -253,11 +255,11 @@ class Backward {
     Shared shared{b.exponent_scale, b.lse, b.delta, kExp2Constants<T>};
     for (int g = 0; g < groups.count; ++g) {
       if (groups.seen[g] == Groups::Seen::kNone) {
-        if (b.dscores != nullptr) zero_group(b.dscores + g * kRows * kWidth);
+        if (b.dscores != nullptr) zero_group(b.dscores + Groups::first_key(g) * kWidth);
       } else if (is_plain(b, groups, g)) {
-        gradient_group<true>(b, shared, g * kRows);
+        gradient_group<true>(b, shared, Groups::first_key(g));
       } else {
-        gradient_group<false>(b, shared, g * kRows);
+        gradient_group<false>(b, shared, Groups::first_key(g));
       }
     }
   }
@@ -289,7 +291,7 @@ class Backward {
     const D d;
     for (int g = groups.first; g < groups.last; ++g) {
       if (groups.seen[g] == Groups::Seen::kNone) continue;
-      const std::int64_t first = g * kRows;
+      const std::int64_t first = Groups::first_key(g);
       V acc[kRows][C];
       LONGSPAN_UNROLL
       for (int r = 0; r < kRows; ++r) {
@@ -332,8 +334,9 @@ class Backward {
   // dquery_lanes[component][query] += key[key][component] dS[key][query].
   static HWY_INLINE void add_lanes(const BackwardBlock<T>& b, const Groups& groups) {
     const D d;
-    const std::int64_t begin = groups.first * kRows;
-    const std::int64_t end = groups.last * kRows < b.keys ? groups.last * kRows : b.keys;
+    const std::int64_t begin = Groups::first_key(groups.first);
+    const std::int64_t past = Groups::first_key(groups.last);
+    const std::int64_t end = past < b.keys ? past : b.keys;
     for (std::int64_t first = 0; first < b.head_dim; first += kRows) {
       V acc[kRows][N];
       LONGSPAN_UNROLL

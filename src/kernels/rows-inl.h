@@ -172,7 +172,7 @@ OperandRows load_keys(const base::RowSource& source, std::int64_t first, std::in
 template <class T>
 OperandRows load_values(const base::RowSource& source, std::int64_t first, std::int64_t count,
                         std::int64_t dim, void* rows) {
-  constexpr std::int64_t kChunk = 16 * kRows;
+  constexpr std::int64_t kChunk = std::int64_t{16} * kRows;
   const std::int64_t group = count * kRows;
   T* out = static_cast<T*>(rows);
   visit_rows(source, first, [&]<class E>(const E* data) HWY_ATTR {

@@ -52,7 +52,8 @@ HWY_INLINE void transpose_between(const In& in, std::int64_t rows, std::int64_t 
   constexpr int kSteps = L == 2 ? 1 : L == 4 ? 2 : L == 8 ? 3 : 4;
   static_assert(L >= 2 && L <= 16);
   for (; r + L <= rows; r += L) {
-    for (std::int64_t next = r + L; next < std::min(r + 2 * L, rows); ++next) in.ahead(next);
+    for (std::int64_t next = r + L; next < std::min(r + std::int64_t{2} * L, rows); ++next)
+      in.ahead(next);
     std::int64_t c = 0;
     for (; c + L <= columns; c += L) {
       hn::Vec<D> a[L];

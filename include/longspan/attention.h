@@ -22,15 +22,14 @@ namespace longspan {
 // function of (seed, batch, head, query, key) alone: Philox 4x32-10 with key = seed and counter
 // (key / 4, query, head, batch), indices of the tensors; key j takes word j mod 4 and is kept when
 // it is >= probability * 2^32. At probability 1 every output is 0.
-//
-// score = scale * (query . key), then softcap * tanh(score / softcap) when softcap > 0, then +
-// bias, then - slope * |i + query_offset - j| (ALiBi), then the mask. Views with data == nullptr
-// are absent.
 struct Dropout {
   double probability = 0;  // of dropping a weight, in [0, 1]; 0: off, no bit changes
   std::uint64_t seed = 0;
 };
 
+// score = scale * (query . key), then softcap * tanh(score / softcap) when softcap > 0, then +
+// bias, then - slope * |i + query_offset - j| (ALiBi), then the mask. Views with data == nullptr
+// are absent.
 struct AttentionOptions {
   std::optional<double> scale;  // default 1 / sqrt(head_dim); must be finite
   double softcap = 0;           // 0: off

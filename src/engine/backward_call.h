@@ -45,8 +45,8 @@ struct BackwardCall : AttentionCall<T> {
   }
 };
 
-// Half a thousand keys: loading a panel of queries, in both arrangements, is a hundredth of the
-// work that they do then; fewer when there would be less than 16 ranges to share among threads.
+// A thousand keys: loading a panel of queries, in both arrangements, is a fiftieth of the work that
+// they do then; fewer when there would be less than 4 ranges to share among threads.
 inline KeySegments choose_key_ranges(std::int64_t seqlen_k, std::int64_t key_chunk) noexcept {
   constexpr std::int64_t kLeast = 256;
   constexpr std::int64_t kMost = 1024;

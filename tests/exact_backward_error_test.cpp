@@ -270,6 +270,17 @@ TEST_F(ExactBackwardErrors, ProgressEndsComplete) {
   EXPECT_EQ(progress.done.load(), progress.total.load());
 }
 
+TEST_F(ExactBackwardErrors, ProgressCountsTheTilesThatAreMet) {
+  Progress progress;
+  execution_.progress = &progress;
+  execution_.key_chunk = 5;
+  in_.options.query_offset = 0;
+  in_.options.mask = causal();
+  call();
+  EXPECT_GT(progress.total.load(), 0);
+  EXPECT_EQ(progress.done.load(), progress.total.load());
+}
+
 TEST(ExactBackwardEmpty, EveryExtentButTheDimsMayBeZero) {
   for (const std::string& kernel : usable_kernels()) {
     for (const Shape& shape :

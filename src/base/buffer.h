@@ -11,14 +11,11 @@
 #include <new>
 
 #include "base/check.h"
+#include "base/round.h"
 
 namespace longspan::base {
 
 inline constexpr std::size_t kAlignment = 64;
-
-constexpr std::size_t round_up(std::size_t n, std::size_t multiple) noexcept {
-  return (n + multiple - 1) / multiple * multiple;
-}
 
 class Buffer {
  public:

@@ -35,7 +35,7 @@ struct BackwardCall : AttentionCall<T> {
 
   std::int64_t queries_per_block() const noexcept { return rows_per_panel * panels_per_block; }
   std::int64_t query_blocks() const noexcept {
-    return (seqlen_q + queries_per_block() - 1) / queries_per_block();
+    return base::ceil_div(seqlen_q, queries_per_block());
   }
   mask::Range query_block(std::int64_t n) const noexcept {
     return {n * queries_per_block(), std::min(seqlen_q, (n + 1) * queries_per_block())};
@@ -53,8 +53,8 @@ inline KeySegments choose_key_ranges(std::int64_t seqlen_k, std::int64_t key_chu
   constexpr std::int64_t kMultiple = 128;
   constexpr std::int64_t kWanted = 4;
   if (key_chunk > 0) return {seqlen_k, std::min(key_chunk, std::max<std::int64_t>(seqlen_k, 1))};
-  const std::int64_t even = (seqlen_k + kWanted - 1) / kWanted;
-  return {seqlen_k, std::clamp((even + kMultiple - 1) / kMultiple * kMultiple, kLeast, kMost)};
+  const std::int64_t even = base::ceil_div(seqlen_k, kWanted);
+  return {seqlen_k, std::clamp(base::round_up(even, kMultiple), kLeast, kMost)};
 }
 
 // The queries of one head. Row n of the sources and targets is query n.

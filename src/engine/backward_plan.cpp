@@ -11,23 +11,18 @@
 #include "base/parallel_for.h"
 #include "engine/backward_worker.h"
 #include "engine/cache_size.h"
+#include "engine/panel_rows.h"
 
 namespace longspan::engine {
 namespace {
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+using base::ceil_div;
 
 template <class T>
 void choose_panels(BackwardCall<T>& call, const Execution& execution) {
   constexpr std::int64_t kLeastPanels = 4;
   constexpr std::int64_t kMostPanels = 16;
-  const std::int64_t lanes = call.kernel->lanes;
-  // Panels of equal width: 64 queries are 32 + 32, not 48 + 16.
-  const std::int64_t vectors = std::max<std::int64_t>(ceil_div(call.seqlen_q, lanes), 1);
-  call.rows_per_panel = lanes * ceil_div(vectors, ceil_div(vectors, call.kernel->vectors));
-  if (execution.query_chunk > 0) {
-    call.rows_per_panel = std::min(call.rows_per_panel, execution.query_chunk);
-  }
+  call.rows_per_panel = choose_panel_rows(*call.kernel, call.seqlen_q, execution.query_chunk);
   // Queries and doutput twice each and dquery, beside keys, values and their gradients.
   const auto size = static_cast<std::int64_t>(sizeof(T));
   const std::int64_t panel = call.rows_per_panel * (3 * call.head_dim + 2 * call.head_dim_v) * size;
@@ -72,6 +67,7 @@ BackwardPlan plan_backward(BackwardCall<T>& call, const BackwardShape& shape, bo
   plan.shared_bytes =
       sizeof(T) * static_cast<std::size_t>(shape.batch * shape.num_heads * call.seqlen_q *
                                            (1 + (copies_dquery ? call.head_dim : 0)));
+  if (call.bias_gradient != nullptr) plan.shared_bytes += call.bias_gradient->bytes();
   while (execution.memory_limit > 0 && plan.workspace_bytes() > execution.memory_limit) {
     if (call.panels_per_block > 4) {
       call.panels_per_block /= 2;

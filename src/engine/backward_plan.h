@@ -31,7 +31,7 @@ struct BackwardPlan {
   std::int64_t ranges = 0;
   int threads = 1;
   std::size_t worker_bytes = 0;
-  std::size_t shared_bytes = 0;  // delta, and the copy of dquery where its type is narrower
+  std::size_t shared_bytes = 0;  // delta, the copy of dquery where its type is narrower, bias sums
 
   std::int64_t tasks() const noexcept { return ranges * static_cast<std::int64_t>(bundles.size()); }
   std::size_t workspace_bytes() const noexcept {

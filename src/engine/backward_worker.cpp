@@ -17,13 +17,11 @@
 namespace longspan::engine {
 namespace {
 
-std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
+using base::round_up;
 
 template <class T>
 std::int64_t padded(const BackwardCall<T>& call, std::int64_t dim) {
-  return round_up(round_up(dim, call.kernel->row_group), call.kernel->lanes);
+  return round_up(call.kernel->format.rows(dim), call.kernel->lanes);
 }
 
 }  // namespace
@@ -31,15 +29,14 @@ std::int64_t padded(const BackwardCall<T>& call, std::int64_t dim) {
 template <class T>
 BackwardWorker<T>::BackwardWorker(const BackwardCall<T>& call, std::byte* workspace)
     : call_(call),
-      block_rows_(
-          round_up(std::min(call.kernel->key_block, call.ranges.length), call.kernel->row_group)),
+      block_rows_(call.kernel->format.rows(std::min(call.kernel->key_block, call.ranges.length))),
       width_(std::int64_t{call.kernel->lanes} * call.kernel->vectors),
       stride_(padded(call, call.head_dim)),
       stride_v_(padded(call, call.head_dim_v)),
       terms_(call, block_rows_, width_),
       panels_(static_cast<std::size_t>(call.panels_per_block)),
-      blocks_(static_cast<std::size_t>((call.ranges.length + call.kernel->key_block - 1) /
-                                       call.kernel->key_block)) {
+      blocks_(
+          static_cast<std::size_t>(base::ceil_div(call.ranges.length, call.kernel->key_block))) {
   base::Carver carver(workspace);
   carve(carver);
 }
@@ -54,7 +51,7 @@ std::size_t BackwardWorker<T>::workspace_bytes(const BackwardCall<T>& call) {
 
 template <class T>
 void BackwardWorker<T>::carve(base::Carver& carver) {
-  const std::int64_t group = call_.kernel->row_group;
+  const std::int64_t padded_dim = call_.kernel->format.rows(call_.head_dim);
   for (Panel& panel : panels_) {
     panel.query_lanes = carver.take<T>(call_.head_dim * width_);
     panel.doutput_lanes = carver.take<T>(call_.head_dim_v * width_);
@@ -62,7 +59,7 @@ void BackwardWorker<T>::carve(base::Carver& carver) {
     panel.doutput_rows = carver.take<T>(width_ * stride_v_);
     panel.lse = carver.take<T>(width_);
     panel.delta = carver.take<T>(width_);
-    panel.dquery_lanes = carver.take<T>(round_up(call_.head_dim, group) * width_);
+    panel.dquery_lanes = carver.take<T>(padded_dim * width_);
   }
   for (Block& block : blocks_) {
     block.key = carver.take<T>(block_rows_ * stride_);
@@ -109,8 +106,7 @@ void BackwardWorker<T>::choose_panels(const BackwardTask<T>& task, const Backwar
     panel.queries = {head.head, first, std::min(call_.rows_per_panel, queries.end - first)};
     const mask::Range hull = call_.mask->visible_keys(task.batch, head.head, panel.queries.range());
     if (mask::intersect(hull, task.keys).empty()) continue;
-    panel.is_first = hull.begin >= task.keys.begin;
-    panel.is_last = hull.end <= task.keys.end;
+    panel.keys = hull;
     ++used_panels_;
   }
 }
@@ -143,11 +139,11 @@ void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHe
       base::fail(ErrorCode::kCancelled, "attention: stopped on request");
     }
     const bool adds = k + 1 == used_blocks_ && call_.wants_query;
+    Block& block = blocks_[static_cast<std::size_t>(k)];
+    std::int64_t met = 0;
     for (std::int64_t p = 0; p < used_panels_; ++p) {
       Panel& panel = panels_[static_cast<std::size_t>(p)];
-      if (k == 0) {
-        load_panel(head, panel);
-      }
+      if (k == 0) load_panel(head, panel);
       kernel::BackwardBlock<T> b;
       if (k == 0 && p + 1 < used_panels_) {
         const PanelQueries& next = panels_[static_cast<std::size_t>(p + 1)].queries;
@@ -156,17 +152,20 @@ void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHe
       }
       if (adds)
         b.ahead[2] = rows_ahead(as_source(head.dquery_sum), panel.queries.range(), call_.head_dim);
-      run_tile(task, panel, blocks_[static_cast<std::size_t>(k)], b);
+      if (!mask::intersect(panel.keys, block.keys).empty()) {
+        run_tile(task, panel, block, b);
+        ++met;
+      }
       if (!adds) continue;
       if (p == 0) call_.turns->wait(place, turn);
-      add_dquery(head, panel);
+      add_dquery(task, head, panel);
     }
     if (adds) {
       // A block of queries may see keys on both sides of a range and none in it.
       if (used_panels_ == 0) call_.turns->wait(place, turn);
       call_.turns->finish(place, turn);
     }
-    if (call_.progress != nullptr) call_.progress->done += used_panels_;
+    if (call_.progress != nullptr) call_.progress->done += met;
   }
 }
 
@@ -202,8 +201,7 @@ void BackwardWorker<T>::load_panel(const BackwardHead<T>& head, Panel& panel) {
   call_.kernel->transpose(panel.doutput_rows, stride_v_, panel.width, call_.head_dim_v,
                           panel.doutput_lanes, panel.width);
   if (call_.wants_query) {
-    std::fill_n(panel.dquery_lanes, round_up(call_.head_dim, call_.kernel->row_group) * panel.width,
-                T{0});
+    std::fill_n(panel.dquery_lanes, call_.kernel->format.rows(call_.head_dim) * panel.width, T{0});
   }
 }
 
@@ -247,12 +245,15 @@ void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Bloc
 }
 
 template <class T>
-void BackwardWorker<T>::add_dquery(const BackwardHead<T>& head, const Panel& panel) {
+void BackwardWorker<T>::add_dquery(const BackwardTask<T>& task, const BackwardHead<T>& head,
+                                   const Panel& panel) {
+  // The first range that the panel sees replaces what is there, the last completes it.
   const PanelQueries& queries = panel.queries;
   const RowTarget& sum = head.dquery_sum;
   call_.kernel->add_panel(sum, queries.first, queries.count, call_.head_dim, panel.width,
-                          panel.dquery_lanes, static_cast<T>(call_.scale), panel.is_first);
-  if (!panel.is_last || head.dquery.data == nullptr) return;
+                          panel.dquery_lanes, static_cast<T>(call_.scale),
+                          panel.keys.begin >= task.keys.begin);
+  if (panel.keys.end > task.keys.end || head.dquery.data == nullptr) return;
   call_.kernel->store_rows(head.dquery, queries.first, queries.count, call_.head_dim,
                            static_cast<const T*>(sum.data) + queries.first * sum.row_stride,
                            sum.row_stride, T{1});

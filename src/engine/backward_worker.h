@@ -26,8 +26,7 @@ class BackwardWorker {
  private:
   struct Panel {  // a panel of queries, loaded
     PanelQueries queries;
-    bool is_first = false;  // no earlier range of keys is seen
-    bool is_last = false;   // nor a later one
+    mask::Range keys;  // that it may see, of all ranges
     std::int64_t width = 0;
     bool finite = true;  // neither query nor doutput holds NaN or inf
     T* query_lanes = nullptr;
@@ -55,7 +54,7 @@ class BackwardWorker {
   void load_panel(const BackwardHead<T>& head, Panel& panel);
   void run_tile(const BackwardTask<T>& task, Panel& panel, Block& block,
                 kernel::BackwardBlock<T>& b);
-  void add_dquery(const BackwardHead<T>& head, const Panel& panel);
+  void add_dquery(const BackwardTask<T>& task, const BackwardHead<T>& head, const Panel& panel);
   void store_keys(const BackwardTask<T>& task);
 
   const BackwardCall<T>& call_;

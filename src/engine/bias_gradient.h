@@ -44,6 +44,7 @@ class BiasGradient {
     sums_[static_cast<std::size_t>((batch * full_[1] + head) * full_[2] + query)] = sum;
   }
 
+  std::size_t bytes() const noexcept { return sums_.size() * sizeof(T); }
   void clear() noexcept;   // before the first tile
   void finish() noexcept;  // after the last
 

@@ -11,6 +11,7 @@
 #include "base/parallel_for.h"
 #include "engine/cache_size.h"
 #include "engine/forward_worker.h"
+#include "engine/panel_rows.h"
 
 namespace longspan::engine {
 namespace {
@@ -23,7 +24,7 @@ constexpr std::int64_t kMostPanels = 64;
 
 constexpr std::int64_t kTasksPerThread = 4;
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+using base::ceil_div;
 
 template <class T>
 class Planner {
@@ -32,14 +33,7 @@ class Planner {
       : call_(call), shape_(shape), execution_(execution) {
     group_ = shape.num_heads_kv > 0 ? shape.num_heads / shape.num_heads_kv : 1;
     lists_ = shape.batch * shape.num_heads_kv;
-    const std::int64_t lanes = call.kernel->lanes;
-    // Panels of equal width: 64 queries are 32 + 32, not 48 + 16.
-    const std::int64_t vectors = std::max<std::int64_t>(ceil_div(shape.seqlen_q, lanes), 1);
-    const std::int64_t panels = ceil_div(vectors, call.kernel->vectors);
-    plan_.rows_per_panel = lanes * ceil_div(vectors, panels);
-    if (execution.query_chunk > 0) {
-      plan_.rows_per_panel = std::min(plan_.rows_per_panel, execution.query_chunk);
-    }
+    plan_.rows_per_panel = choose_panel_rows(*call.kernel, shape.seqlen_q, execution.query_chunk);
     units_ = ceil_div(shape.seqlen_q, plan_.rows_per_panel) * group_;
     requested_threads_ = base::resolve_threads(execution.threads, INT64_MAX);
   }
@@ -138,16 +132,8 @@ class Planner {
     plan_.pairs += static_cast<double>(queries.size()) * static_cast<double>(hull.size());
   }
 
-  // Key blocks that a range meets; blocks are counted from the start of each segment.
   std::int64_t tiles_in(mask::Range keys) const {
-    if (keys.empty()) return 0;
-    const std::int64_t step = call_.kernel->key_block;
-    const std::int64_t length = call_.segments.length;
-    const std::int64_t per_segment = ceil_div(length, step);
-    const auto block_of = [&](std::int64_t key) {
-      return key / length * per_segment + key % length / step;
-    };
-    return block_of(keys.end - 1) - block_of(keys.begin) + 1;
+    return call_.segments.blocks_met(keys, call_.kernel->key_block);
   }
 
   const ForwardCall<T>& call_;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/round.h"
 #include "mask/tile.h"
 
 namespace longspan::engine {
@@ -17,9 +18,18 @@ struct KeySegments {
   std::int64_t seqlen_k = 0;
   std::int64_t length = 1;
 
-  std::int64_t count() const noexcept { return (seqlen_k + length - 1) / length; }
+  std::int64_t count() const noexcept { return base::ceil_div(seqlen_k, length); }
   mask::Range at(std::int64_t segment) const noexcept {
     return {segment * length, std::min(seqlen_k, (segment + 1) * length)};
+  }
+  // Key blocks that a range meets; blocks are counted from the start of each segment.
+  std::int64_t blocks_met(mask::Range keys, std::int64_t block) const noexcept {
+    if (keys.empty()) return 0;
+    const std::int64_t per_segment = base::ceil_div(length, block);
+    const auto block_of = [&](std::int64_t key) {
+      return key / length * per_segment + key % length / block;
+    };
+    return block_of(keys.end - 1) - block_of(keys.begin) + 1;
   }
 };
 
@@ -32,8 +42,8 @@ inline KeySegments choose_segments(std::int64_t seqlen_k, std::int64_t key_chunk
   constexpr std::int64_t kMostSegments = 64;
   constexpr std::int64_t kMultiple = 256;
   if (key_chunk > 0) return {seqlen_k, std::min(key_chunk, std::max<std::int64_t>(seqlen_k, 1))};
-  const std::int64_t even = (seqlen_k + kMostSegments - 1) / kMostSegments;
-  return {seqlen_k, std::max(kLeast, (even + kMultiple - 1) / kMultiple * kMultiple)};
+  const std::int64_t even = base::ceil_div(seqlen_k, kMostSegments);
+  return {seqlen_k, std::max(kLeast, base::round_up(even, kMultiple))};
 }
 
 }  // namespace longspan::engine

@@ -300,15 +300,14 @@ class ExactBackward {
 
   void count_tiles() {
     const std::int64_t step = call_.rows_per_panel;
-    const std::int64_t keys = call_.kernel->key_block;
-    const std::int64_t across = (checked_.seqlen_k + keys - 1) / keys;
+    const std::int64_t block = call_.kernel->key_block;
+    const std::int64_t across = call_.ranges.blocks_met({0, checked_.seqlen_k}, block);
     for (std::int64_t b = 0; b < checked_.batch; ++b) {
       for (std::int64_t h = 0; h < checked_.num_heads; ++h) {
         for (std::int64_t first = 0; first < checked_.seqlen_q; first += step) {
           const mask::Range queries{first, std::min(checked_.seqlen_q, first + step)};
           const mask::Range hull = mask_.visible_keys(b, h, queries);
-          const std::int64_t tiles =
-              hull.empty() ? 0 : (hull.end - 1) / keys - hull.begin / keys + 1;
+          const std::int64_t tiles = call_.ranges.blocks_met(hull, block);
           tiles_visited_ += tiles;
           tiles_skipped_ += across - tiles;
           pairs_ += static_cast<double>(queries.size()) * static_cast<double>(hull.size());

@@ -21,8 +21,7 @@
 #if HWY_TARGET == HWY_AVX3
 #undef HWY_TARGET_STR
 #define HWY_TARGET_STR HWY_TARGET_STR_AVX3 ",avx512bf16"
-#include "kernels/forward_block-inl.h"
-#include "kernels/pairs-inl.h"
+#include "kernels/pair_table-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
@@ -46,16 +45,7 @@ struct BFloat16Dot : PairOperands {
 
 }  // namespace
 
-void replace_operands(KernelTable<float>& table) {
-  using Packing = PairPacking<BFloat16Dot, 2, kRowsOf<BFloat16Dot>>;
-  table.format = Packing::kFormat;
-  table.pack_query = Packing::query;
-  table.pack_keys = Packing::keys;
-  table.pack_values = Packing::values;
-  table.forward_block[0] = Forward<BFloat16Dot, 1>::block;
-  table.forward_block[1] = Forward<BFloat16Dot, 2>::block;
-  table.forward_block[2] = Forward<BFloat16Dot, 3>::block;
-}
+void replace_operands(KernelTable<float>& table) { use_pairs<BFloat16Dot>(table); }
 
 }  // namespace longspan::kernel::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -23,6 +23,7 @@
 
 #include "kernels/backward_block.h"
 #include "kernels/exp2-inl.h"
+#include "kernels/lanes-inl.h"
 #include "kernels/product-inl.h"
 #include "kernels/score_terms-inl.h"
 
@@ -38,9 +39,7 @@ class Backward {
   using Dot = PlainDot<T>;
   static constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
   static constexpr std::int64_t kWidth = N * kLanes;
-  static constexpr std::uint64_t kAllLanes =
-      kWidth == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << (kWidth % 64)) - 1;
-  static constexpr int kMostVectors = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 3 : 2;
+  static constexpr std::uint64_t kAllLanes = kLanesOf<kWidth>;
 
  public:
   static HWY_NOINLINE bool block(const BackwardBlock<T>& b) {
@@ -99,11 +98,6 @@ class Backward {
     Seen seen[kMost];
   };
 
-  static HWY_INLINE M lane_mask(std::uint64_t word, int n) {
-    const std::uint64_t bits = word >> (n * kLanes);
-    return hn::LoadMaskBits(D(), reinterpret_cast<const std::uint8_t*>(&bits));
-  }
-
   static HWY_INLINE void zero_group(T* rows) {
     const D d;
     for (std::int64_t i = 0; i < kRows * kWidth; i += kLanes) hn::Store(hn::Zero(d), d, rows + i);
@@ -112,12 +106,7 @@ class Backward {
   // acc = rows first .. first + kRows of `rows` times the panel.
   static HWY_INLINE void lane_tile(const T* rows, std::int64_t stride, std::int64_t depth,
                                    const T* panel, V (&acc)[kRows][N]) {
-    const D d;
-    LONGSPAN_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      LONGSPAN_UNROLL
-      for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(d);
-    }
+    clear_tile(acc);
     multiply<Dot, Layout::kRowMajor>(rows, stride, depth, panel, kWidth, acc);
   }
 
@@ -136,10 +125,10 @@ class Backward {
     const D d;
     const std::int64_t at = key * kWidth + n * kLanes;
     if constexpr (!kPlain) {
-      p = hn::IfThenElseZero(lane_mask(Groups::word(b, key), n), p);
+      p = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), p);
       if (b.kept != nullptr) {
         const std::uint64_t kept = key < b.keys ? b.kept[key] : 0;
-        hn::Store(hn::IfThenElseZero(lane_mask(kept, n), p), d, b.operands + at);
+        hn::Store(hn::IfThenElseZero(lane_mask(D(), kept, n), p), d, b.operands + at);
       }
     }
     hn::Store(p, d, b.weights + at);
@@ -232,17 +221,17 @@ class Backward {
         V dp = acc[r][n];
         if constexpr (!kPlain) {
           if (b.kept != nullptr && key < b.keys) {
-            dp = hn::IfThenElseZero(lane_mask(b.kept[key], n),
+            dp = hn::IfThenElseZero(lane_mask(D(), b.kept[key], n),
                                     hn::Mul(dp, hn::Set(d, b.keep_scale)));
           }
         }
         V ds = hn::Mul(hn::Load(d, b.weights + at), hn::Sub(dp, delta));
         if constexpr (!kPlain) {
-          ds = hn::IfThenElseZero(lane_mask(Groups::word(b, key), n), ds);
+          ds = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), ds);
           if (b.dscores != nullptr) hn::Store(ds, d, b.dscores + at);
           if (b.slopes != nullptr && key < b.keys) {
             ds = hn::Mul(ds, hn::Load(d, b.slopes + at));
-            ds = hn::IfThenElseZero(lane_mask(Groups::word(b, key), n), ds);
+            ds = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), ds);
           }
         }
         hn::Store(ds, d, b.operands + at);
@@ -269,11 +258,11 @@ class Backward {
                                   std::int64_t dim, std::int64_t stride, T* into) {
     // Components in tiles of equal width: 8 vectors are 3 + 3 + 2.
     const std::int64_t vectors = (dim + kLanes - 1) / kLanes;
-    std::int64_t tiles = (vectors + kMostVectors - 1) / kMostVectors;
+    std::int64_t tiles = (vectors + kTileVectors - 1) / kTileVectors;
     for (std::int64_t v = 0; v < vectors; --tiles) {
       const std::int64_t wide = (vectors - v + tiles - 1) / tiles;
       if (wide == 3) {
-        if constexpr (kMostVectors >= 3) {
+        if constexpr (kTileVectors >= 3) {
           add_row_tiles<3>(b, groups, rows + v * kLanes, stride, into + v * kLanes);
         }
       } else if (wide == 2) {
@@ -293,11 +282,7 @@ class Backward {
       if (groups.seen[g] == Groups::Seen::kNone) continue;
       const std::int64_t first = Groups::first_key(g);
       V acc[kRows][C];
-      LONGSPAN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        LONGSPAN_UNROLL
-        for (int n = 0; n < C; ++n) acc[r][n] = hn::Zero(d);
-      }
+      clear_tile(acc);
       if (b.skip_hidden) {
         skipping_rows<C>(b, first, rows, stride, acc);
       } else {
@@ -339,11 +324,7 @@ class Backward {
     const std::int64_t end = past < b.keys ? past : b.keys;
     for (std::int64_t first = 0; first < b.head_dim; first += kRows) {
       V acc[kRows][N];
-      LONGSPAN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        LONGSPAN_UNROLL
-        for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(d);
-      }
+      clear_tile(acc);
       if (b.skip_hidden) {
         skipping_lanes(b, begin, end, first, acc);
       } else {
@@ -371,7 +352,8 @@ class Backward {
         const V ds = hn::Load(d, b.operands + k * kWidth + n * kLanes);
         for (int r = 0; r < kRows; ++r) {
           const V a = hn::Set(d, b.key[k * b.stride + first + r]);
-          acc[r][n] = hn::IfThenElse(lane_mask(word, n), hn::MulAdd(a, ds, acc[r][n]), acc[r][n]);
+          acc[r][n] =
+              hn::IfThenElse(lane_mask(D(), word, n), hn::MulAdd(a, ds, acc[r][n]), acc[r][n]);
         }
       }
     }

@@ -22,6 +22,7 @@
 
 #include "kernels/exp2-inl.h"
 #include "kernels/kernel_table.h"
+#include "kernels/lanes-inl.h"
 #include "kernels/product-inl.h"
 #include "kernels/score_terms-inl.h"
 #include "kernels/vector_rule-inl.h"
@@ -68,19 +69,13 @@ class Forward {
     return (n + Dot::kValues - 1) / Dot::kValues;
   }
 
-  static HWY_INLINE M lane_mask(std::uint64_t word, int n) {
-    const std::uint64_t bits = word >> (n * kLanes);
-    return hn::LoadMaskBits(D(), reinterpret_cast<const std::uint8_t*>(&bits));
-  }
-
   // Do all lanes see all of these keys (word = kAllLanes), or none any of them (word = 0)?
   static HWY_INLINE bool all_equal(const std::uint64_t* words, int rows, std::uint64_t word) {
     std::uint64_t differ = 0;
     for (int r = 0; r < rows; ++r) differ |= words[r] ^ word;
     return (differ & kAllLanes) == 0;
   }
-  static constexpr std::uint64_t kAllLanes =
-      kWidth == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << (kWidth % 64)) - 1;
+  static constexpr std::uint64_t kAllLanes = kLanesOf<kWidth>;
 
   // Calls body.run<R>(first) for groups of kGroup rows and once for the rest.
   template <int R, class Body>
@@ -102,12 +97,7 @@ class Forward {
 
   template <int R>
   static HWY_INLINE void score_tile(const ForwardBlock<T>& b, std::int64_t first, V (&acc)[R][N]) {
-    const D d;
-    LONGSPAN_UNROLL
-    for (int r = 0; r < R; ++r) {
-      LONGSPAN_UNROLL
-      for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(d);
-    }
+    clear_tile(acc);
     const auto* key = static_cast<const Operand*>(b.key.data);
     multiply<Dot, Layout::kRowMajor>(key + (b.first_key + first) * b.key.stride, b.key.stride,
                                      operands(b.head_dim), static_cast<const Operand*>(b.query),
@@ -170,7 +160,7 @@ class Forward {
               continue;
             }
             V p = exp2_of(d, hn::MulSub(acc[r][n], scale, reference), s.exp2);
-            if (kMasked) p = hn::IfThenElseZero(lane_mask(words[r], n), p);
+            if (kMasked) p = hn::IfThenElseZero(lane_mask(D(), words[r], n), p);
             sum = hn::Add(sum, p);
             joined[m] = p;
           }
@@ -268,7 +258,7 @@ class Forward {
       const V nearest = hn::Max(zero, hn::Max(hn::Sub(query, last), hn::Sub(first, query)));
       const V gain = hn::Mul(slope, hn::Sub(hn::Abs(hn::Sub(query, first)), nearest));
       V raise = hn::Min(hn::Max(gain, zero), hn::Set(d, T{100}));
-      raise = hn::IfThenElseZero(lane_mask(seen, n), raise);
+      raise = hn::IfThenElseZero(lane_mask(D(), seen, n), raise);
       if (hn::AllTrue(d, hn::Lt(raise, hn::Set(d, T{8})))) continue;  // the safe range holds it
       const V reference = hn::Load(d, b.state.reference + n * kLanes);
       move_reference(b, n, hn::Add(reference, raise), zero);
@@ -301,7 +291,7 @@ class Forward {
   }
 
   static HWY_INLINE M visible_lanes(const ForwardBlock<T>& b, std::int64_t key, int n) {
-    return lane_mask(b.visible == nullptr ? kAllLanes : b.visible[key], n);
+    return lane_mask(D(), b.visible == nullptr ? kAllLanes : b.visible[key], n);
   }
 
   // probabilities and their sum for one vector of lanes, relative to `reference`.
@@ -376,7 +366,7 @@ class Forward {
       for (int n = 0; n < N; ++n) {
         M kept[Dot::kValues];
         for (int m = 0; m < Dot::kValues; ++m) {
-          kept[m] = lane_mask(first + m < b.keys ? b.kept[first + m] : 0, n);
+          kept[m] = lane_mask(D(), first + m < b.keys ? b.kept[first + m] : 0, n);
         }
         Operand* at = probability_row(b, first) + n * kLanes;
         Dot::store(Dot::keep(Dot::load(at), kept), at);
@@ -397,11 +387,7 @@ class Forward {
     HWY_INLINE void run(std::int64_t first) const {
       const D d;
       V acc[R][N];
-      LONGSPAN_UNROLL
-      for (int r = 0; r < R; ++r) {
-        LONGSPAN_UNROLL
-        for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(d);
-      }
+      clear_tile(acc);
       if (b.skip_hidden_values) {
         multiply_values<FiniteDot<Dot>>(first, acc);
       } else {

@@ -147,7 +147,6 @@ struct KernelTable {
   bool (*forward_block[kMaxVectors])(const ForwardBlock<T>& block) = {};
   // Likewise; false when no pair of the tile is visible, and then nothing was written.
   bool (*backward_block[kMaxVectors])(const BackwardBlock<T>& block) = {};
-  int row_group = 1;  // rows that the kernels handle together: packed rows are padded to a multiple
   // out[c][r] = in[r][c] for r < rows, c < columns.
   void (*transpose)(const T* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns,
                     T* out, std::int64_t out_stride) = nullptr;

@@ -29,11 +29,7 @@ template <class T>
 KernelTable<T> make_table() {
   KernelTable<T> table;
   table.lanes = static_cast<int>(hn::Lanes(hn::ScalableTag<T>()));
-#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-  table.vectors = 3;
-#else
-  table.vectors = 2;
-#endif
+  table.vectors = kTileVectors;
   table.key_block = 128;
   table.format = {sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, 1, kRows,
                   /*reads_rows=*/true};
@@ -44,10 +40,7 @@ KernelTable<T> make_table() {
   table.write_rows = write_rows<T>;
   table.forward_block[0] = Forward<PlainDot<T>, 1>::block;
   table.forward_block[1] = Forward<PlainDot<T>, 2>::block;
-#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-  table.forward_block[2] = Forward<PlainDot<T>, 3>::block;
-#endif
-  table.row_group = kRows;
+  if constexpr (kTileVectors >= 3) table.forward_block[2] = Forward<PlainDot<T>, 3>::block;
   table.transpose = transpose<T>;
   table.pack_padded = load_padded<T>;
   table.add_panel = add_panel<T>;

@@ -23,9 +23,7 @@ template <class T>
 void add_backward(KernelTable<T>& table) {
   table.backward_block[0] = Backward<T, 1>::block;
   table.backward_block[1] = Backward<T, 2>::block;
-#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-  table.backward_block[2] = Backward<T, 3>::block;
-#endif
+  if constexpr (kTileVectors >= 3) table.backward_block[2] = Backward<T, 3>::block;
 }
 
 void add_backward_tables(PortableKernel& kernel) {

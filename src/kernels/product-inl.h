@@ -32,11 +32,13 @@ HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rows of A handled together.
+// Rows of A handled together, and the widest row of C in vectors.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 inline constexpr int kRows = 8;
+inline constexpr int kTileVectors = 3;
 #else
 inline constexpr int kRows = 5;
+inline constexpr int kTileVectors = 2;
 #endif
 
 // How A(r, k) lies in memory.

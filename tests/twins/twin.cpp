@@ -20,8 +20,7 @@
 #include <hwy/foreach_target.h>  // must come before highway.h
 // clang-format off
 #include <hwy/highway.h>
-#include "kernels/forward_block-inl.h"
-#include "kernels/pairs-inl.h"
+#include "kernels/pair_table-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -50,18 +49,7 @@ struct TwinDot : PairOperands {
   }
 };
 
-void twin_operands(KernelTable<float>& table) {
-  using Packing = PairPacking<TwinDot, 2, kRowsOf<TwinDot>>;
-  table.format = Packing::kFormat;
-  table.pack_query = Packing::query;
-  table.pack_keys = Packing::keys;
-  table.pack_values = Packing::values;
-  table.forward_block[0] = Forward<TwinDot, 1>::block;
-  table.forward_block[1] = Forward<TwinDot, 2>::block;
-#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-  table.forward_block[2] = Forward<TwinDot, 3>::block;
-#endif
-}
+void twin_operands(KernelTable<float>& table) { use_pairs<TwinDot>(table); }
 
 }  // namespace longspan::kernel::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -3,8 +3,8 @@
 //
 // The micro-kernel of every product: C[R][N vectors] += sum_k A(r, k) * B[k][N vectors]. A is read
 // one scalar at a time (broadcast from memory), B and C are rows of lanes. C stays in registers.
-//   registers: R * N accumulators + N of B + 1 broadcast. AVX-512 and NEON have 32, AVX2 and
-//   SSE 16.
+//   registers: R * N accumulators + N of B + 1 broadcast. AVX-512 and NEON have 32: 8 x 3 takes
+//   28. AVX2 and SSE have 16: 4 x 3 takes all of them.
 #if defined(LONGSPAN_KERNELS_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSPAN_KERNELS_PRODUCT_INL_H_
 #undef LONGSPAN_KERNELS_PRODUCT_INL_H_
@@ -35,11 +35,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Rows of A handled together, and the widest row of C in vectors.
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 inline constexpr int kRows = 8;
-inline constexpr int kTileVectors = 3;
 #else
-inline constexpr int kRows = 5;
-inline constexpr int kTileVectors = 2;
+inline constexpr int kRows = 4;
 #endif
+inline constexpr int kTileVectors = 3;
 
 // How A(r, k) lies in memory.
 enum class Layout {

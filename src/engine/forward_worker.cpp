@@ -218,7 +218,8 @@ void ForwardWorker<T>::run_blocks(const ForwardTask& task, mask::Range segment,
       const mask::Range seen = mask::intersect(keys, hulls_[p]);
       if (seen.empty()) continue;
       const mask::Range mine = whole(seen);
-      run_block(task, p, {mine, key, value, mine.begin - keys.begin, skip_hidden_values},
+      const PanelRows* next = p + 1 < last_panel ? &task.panels[p + 1] : nullptr;
+      run_block(task, p, {mine, key, value, mine.begin - keys.begin, skip_hidden_values, next},
                 states[p]);
       ++met;
     }
@@ -236,6 +237,7 @@ void ForwardWorker<T>::run_block(const ForwardTask& task, std::int64_t panel, co
   b.visible = terms_.visible();
   b.kept = terms_.kept();
   b.terms = terms_.terms();
+  if (block.next != nullptr) terms_.ahead(task.batch, *block.next, block.keys, b.ahead);
   if (b.visible != nullptr) partial_[panel] = 1;
   b.query = queries_ + panel * query_bytes_;
   b.key = block.key;

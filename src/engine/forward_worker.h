@@ -39,6 +39,7 @@ class ForwardWorker {
     kernel::OperandRows value;
     std::int64_t first = 0;  // the row of key and value that is keys.begin
     bool skip_hidden_values = false;
+    const PanelRows* next = nullptr;  // the panel that meets these keys next
   };
 
   void carve(base::Carver& carver);

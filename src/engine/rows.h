@@ -10,8 +10,8 @@
 #include <cstdint>
 
 #include "base/rows.h"
-#include "kernels/backward_block.h"
 #include "kernels/kernel_table.h"
+#include "kernels/rows_ahead.h"
 #include "mask/tile.h"
 
 namespace longspan::engine {
@@ -28,7 +28,7 @@ inline constexpr DType kDTypeOf = sizeof(T) == 8 ? DType::kFloat64 : DType::kFlo
 
 inline kernel::RowsAhead rows_ahead(const RowSource& source, mask::Range rows,
                                     std::int64_t dim) noexcept {
-  if (source.dim_stride != 1) return {};
+  if (source.data == nullptr || source.dim_stride != 1 || source.row_stride == 0) return {};
   const auto size = static_cast<std::int64_t>(size_of(source.dtype));
   return {static_cast<const char*>(source.data) + rows.begin * source.row_stride * size,
           source.row_stride * size, dim * size, rows.size()};

@@ -9,12 +9,6 @@
 #include "engine/score_terms.h"
 
 namespace longspan::engine {
-namespace {
-
-constexpr std::int64_t kSubTile = 32;  // keys whose visibility is asked for together
-
-}  // namespace
-
 template <class T>
 void TileTerms<T>::carve(base::Carver& carver) {
   words_ = carver.take<std::uint64_t>(most_keys_);
@@ -37,7 +31,9 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
       case mask::Coverage::kFull:
         break;
       case mask::Coverage::kPartial:
-        fill_words(batch, queries, keys);
+        call_.mask->fill_bits(batch, queries.head, {queries.first, queries.count},
+                              {keys.begin, keys.size()},
+                              {words_, static_cast<std::size_t>(keys.size())});
         visible_ = words_;
     }
   }
@@ -67,6 +63,17 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
   return true;
 }
 
+template <class T>
+void TileTerms<T>::ahead(std::int64_t batch, const PanelQueries& queries, mask::Range keys,
+                         kernel::RowsAhead (&rows)[2]) const noexcept {
+  if (call_.bias.data != nullptr) {
+    rows[0] = rows_ahead(bias_rows(call_.bias, batch, queries.head, keys.begin), queries.range(),
+                         keys.size());
+  }
+  rows[1] = rows_ahead(call_.mask->dense_rows(batch, queries.head, keys.begin), queries.range(),
+                       keys.size());
+}
+
 // A key that the bias hides from every query may hold NaN: lanes past the queries must not see it,
 // either (their zeros times NaN would reach its gradient).
 template <class T>
@@ -74,28 +81,6 @@ void TileTerms<T>::hide_padding(std::int64_t count, std::int64_t keys) {
   if (count == kernel::kMaxWidth) return;
   const std::uint64_t lanes = (std::uint64_t{1} << count) - 1;
   for (std::int64_t k = 0; k < keys; ++k) words_[k] &= lanes;
-}
-
-// One word per key of a partial tile. Parts that are full or hidden are not asked pair by pair.
-template <class T>
-void TileTerms<T>::fill_words(std::int64_t batch, const PanelQueries& queries, mask::Range keys) {
-  for (std::int64_t begin = keys.begin; begin < keys.end; begin += kSubTile) {
-    const mask::Range part{begin, std::min(begin + kSubTile, keys.end)};
-    std::uint64_t* words = words_ + (begin - keys.begin);
-    switch (call_.mask->coverage(batch, queries.head, queries.range(), part)) {
-      case mask::Coverage::kNone:
-        std::fill_n(words, part.size(), std::uint64_t{0});
-        break;
-      case mask::Coverage::kFull:
-        std::fill_n(words, part.size(), ~std::uint64_t{0});
-        break;
-      case mask::Coverage::kPartial:
-        call_.mask->fill_bits(batch, queries.head, {queries.first, queries.count},
-                              {part.begin, part.size()},
-                              {words, static_cast<std::size_t>(part.size())});
-        break;
-    }
-  }
 }
 
 template class TileTerms<float>;

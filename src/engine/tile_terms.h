@@ -23,6 +23,10 @@ class TileTerms {
   // False when no pair of the tile is visible. May throw what a predicate throws.
   bool load(std::int64_t batch, const PanelQueries& queries, mask::Range keys, std::int64_t width);
 
+  // The rows of bias and mask that the tile of other queries will read.
+  void ahead(std::int64_t batch, const PanelQueries& queries, mask::Range keys,
+             kernel::RowsAhead (&rows)[2]) const noexcept;
+
   // Of the tile that was loaded last.
   const std::uint64_t* visible() const noexcept { return visible_; }  // null: all pairs
   const std::uint64_t* kept() const noexcept { return kept_; }        // null: no dropout
@@ -31,7 +35,6 @@ class TileTerms {
   }
 
  private:
-  void fill_words(std::int64_t batch, const PanelQueries& queries, mask::Range keys);
   void hide_padding(std::int64_t count, std::int64_t keys);
 
   const AttentionCall<T>& call_;

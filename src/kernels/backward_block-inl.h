@@ -188,14 +188,8 @@ class Backward {
   }
 
   static HWY_INLINE void fetch_ahead(const BackwardBlock<T>& b, const Groups& groups, int g) {
-    constexpr std::int64_t kLine = 64;
-    const std::int64_t of = groups.last - groups.first;
-    const std::int64_t part = g - groups.first;
     for (const RowsAhead& ahead : b.ahead) {
-      for (std::int64_t n = ahead.rows * part / of; n < ahead.rows * (part + 1) / of; ++n) {
-        const char* row = ahead.data + n * ahead.stride;
-        for (std::int64_t at = 0; at < ahead.bytes; at += kLine) __builtin_prefetch(row + at, 0, 2);
-      }
+      fetch_part(ahead, g - groups.first, groups.last - groups.first);
     }
   }
 

@@ -12,17 +12,9 @@
 #include <cstdint>
 
 #include "kernels/kernel_table.h"
+#include "kernels/rows_ahead.h"
 
 namespace longspan::kernel {
-
-// Rows that will be read soon: the kernel fetches them into the second level cache, some with each
-// group of keys. Rows may be pages apart; all at once they would fill the line buffers.
-struct RowsAhead {
-  const char* data = nullptr;
-  std::int64_t stride = 0;  // in bytes
-  std::int64_t bytes = 0;   // of a row
-  std::int64_t rows = 0;
-};
 
 template <class T>
 struct BackwardBlock {

@@ -122,6 +122,9 @@ class Forward {
     template <int R>
     HWY_INLINE void run(std::int64_t first) const {
       const D d;
+      for (const RowsAhead& ahead : b.ahead) {
+        if (ahead.rows > 0) fetch_part(ahead, first / kGroup, (b.keys + kGroup - 1) / kGroup);
+      }
       Operand* out = probability_row(b, first);
       const std::uint64_t* words = b.visible == nullptr ? nullptr : b.visible + first;
       if (words != nullptr && all_equal(words, R, 0)) {
@@ -241,13 +244,15 @@ class Forward {
   };
 
   // ALiBi: where a block comes nearer to its queries, scores rise by slope * distance from its
-  // first key to its nearest one, beyond the safe range with a steep slope. The reference of lanes
-  // that see something of the block rises with them. A lane that sees only its far keys keeps 2^-64
-  // at worst.
+  // first key to its nearest one. A steep slope leaves the safe range within the block: the
+  // reference of lanes that see something of it rises as much beforehand. A gentle one leaves it
+  // after a few blocks: the reference rises by 2^8 whenever the sum says that they have been. A
+  // lane that sees only its far keys keeps 2^-64 at worst.
   static HWY_INLINE void raise_reference(const ForwardBlock<T>& b) {
     const D d;
     const ScoreTerms<T>& terms = *b.terms;
     const V zero = hn::Zero(d);
+    const V steep = hn::Set(d, T{8});
     const V first = hn::Set(d, terms.key_positions[0]);
     const V last = hn::Set(d, terms.key_positions[b.keys - 1]);
     const V slope = hn::Set(d, terms.alibi_slope * b.exponent_scale);
@@ -257,9 +262,12 @@ class Forward {
       const V query = hn::Load(d, terms.query_positions + n * kLanes);
       const V nearest = hn::Max(zero, hn::Max(hn::Sub(query, last), hn::Sub(first, query)));
       const V gain = hn::Mul(slope, hn::Sub(hn::Abs(hn::Sub(query, first)), nearest));
-      V raise = hn::Min(hn::Max(gain, zero), hn::Set(d, T{100}));
-      raise = hn::IfThenElseZero(lane_mask(D(), seen, n), raise);
-      if (hn::AllTrue(d, hn::Lt(raise, hn::Set(d, T{8})))) continue;  // the safe range holds it
+      const V total = hn::Load(d, b.state.sum + n * kLanes);
+      const M rises = hn::Or(hn::Gt(gain, steep),
+                             hn::And(hn::Gt(gain, zero), hn::Gt(total, hn::Set(d, T{16}))));
+      const V raise = hn::IfThenElseZero(hn::And(lane_mask(D(), seen, n), rises),
+                                         hn::Min(hn::Max(gain, steep), hn::Set(d, T{100})));
+      if (hn::AllTrue(d, hn::Eq(raise, zero))) continue;
       const V reference = hn::Load(d, b.state.reference + n * kLanes);
       move_reference(b, n, hn::Add(reference, raise), zero);
     }

@@ -13,6 +13,7 @@
 
 #include "base/rows.h"
 #include "kernels/dropout.h"
+#include "kernels/rows_ahead.h"
 
 namespace longspan::kernel {
 
@@ -103,6 +104,7 @@ struct ForwardBlock {
   T* scores = nullptr;            // scratch [format.rows(keys)][width]
   void* probabilities = nullptr;  // scratch, a panel as deep as there are keys
   PanelState<T> state;
+  RowsAhead ahead[2];  // of the bias and the mask of the next panel
 };
 
 template <class T>

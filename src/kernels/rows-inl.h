@@ -18,6 +18,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "base/round.h"
 #include "base/rows.h"
 #include "base/visit_dtype.h"
 #include "kernels/elements-inl.h"
@@ -106,12 +107,11 @@ HWY_INLINE void visit_rows(const base::RowSource& source, std::int64_t first, co
   });
 }
 
-template <class T>
-void load_panel(const base::RowSource& source, std::int64_t first, std::int64_t count,
-                std::int64_t dim, std::int64_t width, void* panel) {
-  T* out = static_cast<T*>(panel);
+// Rows first .. first + count become columns of the target; columns past them up to width are 0.
+template <class T, class Target>
+HWY_INLINE void load_columns(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                             std::int64_t dim, std::int64_t width, const Target& target) {
   visit_rows(source, first, [&]<class E>(const E* rows) HWY_ATTR {
-    const PlainRows<T> target{out, width};
     const SourceRows<T, E> from{rows, source.row_stride, dim * std::int64_t{sizeof(E)}};
     if constexpr (Elements<T, E>::kVectors) {
       if (source.dim_stride == 1) return transpose_between<T>(from, count, dim, target);
@@ -123,8 +123,15 @@ void load_panel(const base::RowSource& source, std::int64_t first, std::int64_t 
     }
   });
   if (count == width) return;
-  for (std::int64_t d = 0; d < dim; ++d)
-    std::fill(out + d * width + count, out + (d + 1) * width, T{0});
+  for (std::int64_t d = 0; d < dim; ++d) {
+    std::fill(target.data + d * width + count, target.data + (d + 1) * width, T{0});
+  }
+}
+
+template <class T>
+void load_panel(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                std::int64_t dim, std::int64_t width, void* panel) {
+  load_columns<T>(source, first, count, dim, width, PlainRows<T>{static_cast<T*>(panel), width});
 }
 
 // out[i] = component begin + i of row n, i < count.
@@ -168,22 +175,41 @@ OperandRows load_keys(const base::RowSource& source, std::int64_t first, std::in
 
 // Values are read kRows components of all keys at a time, which therefore stand together: rows of
 // head_dim_v would be touched at a stride of 256 bytes, in a quarter of the sets of the first level
-// cache.
+// cache. Keys are taken as many at a time as fill a line of a group, so that it is written whole.
 template <class T>
 OperandRows load_values(const base::RowSource& source, std::int64_t first, std::int64_t count,
                         std::int64_t dim, void* rows) {
+  constexpr std::int64_t kTogether = 64 / (kRows * std::int64_t{sizeof(T)});
   constexpr std::int64_t kChunk = std::int64_t{16} * kRows;
   const std::int64_t group = count * kRows;
   T* out = static_cast<T*>(rows);
   visit_rows(source, first, [&]<class E>(const E* data) HWY_ATTR {
     const SourceRows<T, E> from{data, source.row_stride, dim * std::int64_t{sizeof(E)}};
-    for (std::int64_t n = 0; n < count; ++n) {
-      if (n + kAhead < count && source.dim_stride == 1) from.ahead(n + kAhead);
+    alignas(64) T widened[kTogether][kChunk] = {};
+    for (std::int64_t n = 0; n < count; n += kTogether) {
+      const std::int64_t keys = std::min(kTogether, count - n);
+      for (std::int64_t r = n + kAhead; r < std::min(n + kAhead + kTogether, count); ++r) {
+        if (source.dim_stride == 1) from.ahead(r);
+      }
       for (std::int64_t begin = 0; begin < dim; begin += kChunk) {
-        alignas(64) T row[kChunk] = {};
-        widen(from, n, begin, std::min(kChunk, dim - begin), source.dim_stride, row);
-        for (std::int64_t c = 0; c < kChunk && begin + c < dim; c += kRows) {
-          std::memcpy(out + (begin + c) / kRows * group + n * kRows, row + c, kRows * sizeof(T));
+        const std::int64_t width = std::min(kChunk, dim - begin);
+        const T* row[kTogether];
+        for (std::int64_t r = 0; r < keys; ++r) {
+          if constexpr (std::is_same_v<T, E>) {
+            if (source.dim_stride == 1 && width % kRows == 0) {
+              row[r] = data + (n + r) * source.row_stride + begin;
+              continue;
+            }
+          }
+          widen(from, n + r, begin, width, source.dim_stride, widened[r]);
+          std::fill(widened[r] + width, widened[r] + base::round_up(width, kRows), T{0});
+          row[r] = widened[r];
+        }
+        for (std::int64_t c = 0; c < width; c += kRows) {
+          T* to = out + (begin + c) / kRows * group + n * kRows;
+          for (std::int64_t r = 0; r < keys; ++r) {
+            std::memcpy(to + r * kRows, row[r] + c, kRows * sizeof(T));
+          }
         }
       }
     }
@@ -191,37 +217,42 @@ OperandRows load_values(const base::RowSource& source, std::int64_t first, std::
   return {rows, kRows, group};
 }
 
+// A tile of bias that notices -inf as it is written: mostly there is none.
+template <class T>
+struct BiasTile : PlainRows<T> {
+  using D = hn::ScalableTag<T>;
+  hn::Mask<D>* excludes;
+  HWY_INLINE void store(hn::Vec<D> v, std::int64_t r, std::int64_t c) const {
+    PlainRows<T>::store(v, r, c);
+    *excludes = hn::Or(*excludes, hn::Eq(v, hn::Neg(hn::Inf(D()))));
+  }
+  HWY_INLINE void set(T x, std::int64_t r, std::int64_t c) const {
+    PlainRows<T>::set(x, r, c);
+    *excludes = hn::Or(*excludes, hn::Eq(hn::Set(D(), x), hn::Neg(hn::Inf(D()))));
+  }
+};
+
 template <class T>
 bool load_bias(const base::RowSource& source, std::int64_t first, std::int64_t count,
                std::int64_t keys, std::int64_t width, T* tile, std::uint64_t* words) {
-  // The next tile is mostly that of the next queries.
-  const auto size = static_cast<std::int64_t>(size_of(source.dtype));
-  for (std::int64_t n = first + count; source.dim_stride == 1 && n < first + 2 * count; ++n) {
-    prefetch_row(static_cast<const char*>(source.data) + n * source.row_stride * size, keys * size);
-  }
-  load_panel<T>(source, first, count, keys, width, tile);
   const hn::ScalableTag<T> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  auto some = hn::Ne(hn::Zero(d), hn::Zero(d));  // mostly there is none: one look at the tile
-  for (std::int64_t i = 0; i < keys * width; i += lanes) {
-    some = hn::Or(some, hn::Eq(hn::Load(d, tile + i), hn::Neg(hn::Inf(d))));
-  }
+  auto some = hn::Ne(hn::Zero(d), hn::Zero(d));
+  load_columns<T>(source, first, count, keys, width, BiasTile<T>{{tile, width}, &some});
   if (hn::AllFalse(d, some)) return false;
-  bool excludes = false;
   for (std::int64_t k = 0; k < keys; ++k) {
     for (std::int64_t l = 0; l < width; l += lanes) {
       T* at = tile + k * width + l;
       const auto bias = hn::Load(d, at);
       const auto excluded = hn::Eq(bias, hn::Neg(hn::Inf(d)));
       if (hn::AllFalse(d, excluded)) continue;
-      excludes = true;
       std::uint64_t bits = 0;
       hn::StoreMaskBits(d, excluded, reinterpret_cast<std::uint8_t*>(&bits));
       words[k] &= ~(bits << l);
       hn::Store(hn::IfThenZeroElse(excluded, bias), d, at);
     }
   }
-  return excludes;
+  return true;
 }
 
 template <class T>

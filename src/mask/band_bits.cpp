@@ -26,9 +26,8 @@ std::uint64_t lanes_of(Range seeing, Range rows) noexcept {
   return low_bits(lanes.end - rows.begin) & ~low_bits(lanes.begin - rows.begin);
 }
 
-void fill_contiguous(Bands bands, Range rows, Positions keys,
+void fill_key_by_key(Bands met, Range rows, Positions keys,
                      std::span<std::uint64_t> key_words) noexcept {
-  const Bands met = meeting(bands, rows, kEverywhere);
   const Band* band = nullptr;  // of the last key: neighbours mostly share it
   for (std::int64_t k = 0; k < keys.count; ++k) {
     const std::int64_t key = keys[k];
@@ -38,6 +37,25 @@ void fill_contiguous(Bands bands, Range rows, Positions keys,
       band = next != met.end() && next->keys().contains(key) ? &*next : nullptr;
     }
     key_words[k] = band != nullptr ? lanes_of(band->queries_of(key), rows) : 0;
+  }
+}
+
+// Most runs of neighbouring keys are seen by all rows or by none.
+void fill_contiguous(Bands bands, Range rows, Positions keys,
+                     std::span<std::uint64_t> key_words) noexcept {
+  constexpr std::int64_t kRun = 32;
+  const Bands met = meeting(bands, rows, kEverywhere);
+  if (keys.index != nullptr) return fill_key_by_key(met, rows, keys, key_words);
+  for (std::int64_t first = 0; first < keys.count; first += kRun) {
+    const Positions run{keys.first + first, std::min(kRun, keys.count - first)};
+    const std::span<std::uint64_t> words = key_words.subspan(first, run.count);
+    const Coverage seen = coverage(met, rows, {run.first, run.first + run.count});
+    if (seen == Coverage::kPartial) {
+      fill_key_by_key(met, rows, run, words);
+    } else {
+      std::fill(words.begin(), words.end(),
+                seen == Coverage::kFull ? low_bits(rows.size()) : std::uint64_t{0});
+    }
   }
 }
 

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "base/rows.h"
 #include "longspan/mask.h"
 #include "mask/alignment.h"
 #include "mask/band.h"
@@ -49,6 +50,13 @@ class BoundMask {
   // throw what a predicate throws.
   void fill_bits(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
                  std::span<std::uint64_t> key_words) const;
+
+  // Rows (queries) of the first dense mask from this key on, absent without one: to be fetched
+  // before they are asked for.
+  base::RowSource dense_rows(std::int64_t batch, std::int64_t head,
+                             std::int64_t first_key) const noexcept {
+    return dense_.empty() ? base::RowSource{} : dense_.front().rows(batch, head, first_key);
+  }
 
   // Aligned positions, both in the key's coordinates (inside the document when there are documents)
   // and by the call's offset: ALiBi's distance is |query position - key position|. Rows outside all

@@ -5,6 +5,8 @@
 #include "mask/dense.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <string>
 
 #include "base/check.h"
@@ -70,19 +72,19 @@ Coverage Dense::coverage(std::int64_t batch, std::int64_t head, Range queries,
 }
 
 // Rows outside, keys inside, as memory lies; eight rows at a time meet in bytes, which vectorise,
-// before they enter words.
+// and the bytes of a key stand together as its word.
 void Dense::clear_hidden(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
                          std::span<std::uint64_t> key_words) const noexcept {
+  static_assert(std::endian::native == std::endian::little);
   constexpr std::int64_t kBlock = 128;
+  constexpr std::int64_t kRows = 8;
   for (std::int64_t first = 0; first < keys.count; first += kBlock) {
     const std::int64_t count = std::min(kBlock, keys.count - first);
-    for (std::int64_t lane = 0; lane < queries.count; lane += 8) {
+    std::array<std::uint8_t, kBlock * sizeof(std::uint64_t)> bytes{};  // [key][group of rows]
+    for (std::int64_t lane = 0; lane < queries.count; lane += kRows) {
       std::array<std::uint8_t, kBlock> visible{};
-      for (std::int64_t r = 0; r < std::min<std::int64_t>(8, queries.count - lane); ++r) {
+      for (std::int64_t r = 0; r < std::min(kRows, queries.count - lane); ++r) {
         const std::uint8_t* at = row(batch, head, queries[lane + r]);
-        // The next tile is mostly that of the next queries, a row of the tensor away.
-        __builtin_prefetch(at + queries.count * strides_[2] + keys.first + first);
-        __builtin_prefetch(at + queries.count * strides_[2] + keys.first + first + 64);
         const auto look = [&](std::int64_t k, std::uint8_t element) {
           visible[k] = static_cast<std::uint8_t>(visible[k] | (element != 0) << r);
         };
@@ -92,10 +94,12 @@ void Dense::clear_hidden(std::int64_t batch, std::int64_t head, Positions querie
           for (std::int64_t k = 0; k < count; ++k) look(k, at[keys[first + k] * strides_[3]]);
         }
       }
-      for (std::int64_t k = 0; k < count; ++k) {
-        const std::uint64_t hidden = visible[k] ^ 0xFFu;
-        key_words[first + k] &= ~(hidden << lane);
-      }
+      for (std::int64_t k = 0; k < count; ++k) bytes[k * kRows + lane / kRows] = visible[k];
+    }
+    for (std::int64_t k = 0; k < count; ++k) {
+      std::uint64_t word;
+      std::memcpy(&word, &bytes[k * kRows], sizeof word);
+      key_words[first + k] &= word;
     }
   }
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/rows.h"
 #include "longspan/tensor.h"
 #include "mask/tile.h"
 
@@ -25,6 +26,10 @@ class Dense {
                     Range keys) const noexcept;
   void clear_hidden(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
                     std::span<std::uint64_t> key_words) const noexcept;
+  base::RowSource rows(std::int64_t batch, std::int64_t head,
+                       std::int64_t first_key) const noexcept {
+    return {row(batch, head, 0) + first_key * strides_[3], DType::kBool, strides_[2], strides_[3]};
+  }
 
  private:
   const std::uint8_t* row(std::int64_t batch, std::int64_t head,

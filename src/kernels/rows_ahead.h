@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Rows that will be read soon: a kernel fetches them into the second level cache, some with each
+// group of keys. Rows may be pages apart, where the processor does not see the next one coming; all
+// at once they would fill the line buffers.
+#pragma once
+
+#include <cstdint>
+
+namespace longspan::kernel {
+
+struct RowsAhead {
+  const char* data = nullptr;
+  std::int64_t stride = 0;  // in bytes
+  std::int64_t bytes = 0;   // of a row
+  std::int64_t rows = 0;
+};
+
+// Fetches the n-th of `parts` equal parts.
+inline void fetch_part(const RowsAhead& ahead, std::int64_t n, std::int64_t parts) noexcept {
+  constexpr std::int64_t kLine = 64;
+  for (std::int64_t r = ahead.rows * n / parts; r < ahead.rows * (n + 1) / parts; ++r) {
+    const char* row = ahead.data + r * ahead.stride;
+    for (std::int64_t at = 0; at < ahead.bytes; at += kLine) __builtin_prefetch(row + at, 0, 2);
+  }
+}
+
+}  // namespace longspan::kernel

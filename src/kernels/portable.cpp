@@ -47,6 +47,9 @@ KernelTable<T> make_table() {
   table.store_rows = store_rows<T>;
   table.merge_state = merge_state<T>;
   table.all_finite = all_finite<T>;
+  table.all_operands_finite = [](const void* numbers, std::int64_t count) {
+    return all_finite(static_cast<const T*>(numbers), count);
+  };
   table.fill_kept = fill_kept;
   return table;
 }

@@ -156,7 +156,7 @@ TEST_P(ExactBackwardGolden, OnlyTheListedGradientsAreZeroInTruth) {
 }
 
 TEST_P(ExactBackwardGolden, EveryKernel) {
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(query_.dtype)) {
     for (const int threads : {1, 3}) {
       SCOPED_TRACE(testing::Message() << kernel << ", " << threads << " threads");
       const Execution execution = on(kernel, threads);
@@ -166,7 +166,7 @@ TEST_P(ExactBackwardGolden, EveryKernel) {
 }
 
 TEST_P(ExactBackwardGolden, EveryKernelInSmallChunks) {
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(query_.dtype)) {
     for (const std::int64_t chunk : {1, 5, 64}) {
       SCOPED_TRACE(testing::Message() << kernel << ", chunks of " << chunk);
       Execution execution = on(kernel, 2);
@@ -179,7 +179,7 @@ TEST_P(ExactBackwardGolden, EveryKernelInSmallChunks) {
 TEST_P(ExactBackwardGolden, FromTheGoldenResult) {
   const Output result{copy_of(golden_.find("output"), query_.dtype),
                       copy_of(golden_.find("lse"), wide())};
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(query_.dtype)) {
     SCOPED_TRACE(kernel);
     expect_from(result, on(kernel), query_.dtype);
   }
@@ -194,14 +194,14 @@ std::vector<std::string> narrow_names() {
 }
 
 TEST_P(ExactBackwardGoldenNarrow, IntoFloat32) {
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(query_.dtype)) {
     SCOPED_TRACE(kernel);
     expect_from(forward(on(kernel), query_.dtype), on(kernel), DType::kFloat32);
   }
 }
 
 TEST_P(ExactBackwardGoldenNarrow, FromAFloat32Output) {
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(query_.dtype)) {
     SCOPED_TRACE(kernel);
     const Output result = forward(on(kernel), DType::kFloat32);
     expect_from(result, on(kernel), DType::kFloat32);

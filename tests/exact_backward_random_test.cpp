@@ -46,7 +46,7 @@ void run_case(std::uint64_t seed, Tally& tally) {
   const ConstTensorView dlse = random_case.derivatives.lse;
   const reference::AttentionGradients truth = attention_reference.gradients(doutput, dlse);
   count(random_case.gradients, truth, random_case.output_dtype, tally);
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(in.query.view().dtype)) {
     SCOPED_TRACE(kernel);
     Execution forward = random_case.execution, backward = random_case.backward;
     forward.kernel = backward.kernel = kernel;

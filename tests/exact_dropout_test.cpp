@@ -285,7 +285,7 @@ TEST(ExactDropoutCall, RandomCallsFollowTheLiteralSumOnEveryKernel) {
                               static_cast<std::uint64_t>(random.between(0, INT64_MAX))};
     const reference::AttentionResult truth =
         literal<double>(inputs, reference::Precision::kFloat64);
-    for (const std::string& kernel : usable_kernels()) {
+    for (const std::string& kernel : kernels_for(inputs.query.view().dtype)) {
       Execution execution = random_case.execution;
       execution.kernel = kernel;
       Output result = make_output(inputs, random_case.output_dtype, random_case.output_layout,

@@ -79,7 +79,7 @@ TEST_P(ExactGolden, ReferenceAgrees) {
 }
 
 TEST_P(ExactGolden, EveryKernel) {
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(query_.dtype)) {
     for (const int threads : {1, 3}) {
       SCOPED_TRACE(testing::Message() << kernel << ", " << threads << " threads");
       expect_from(on(kernel, threads), query_.dtype);
@@ -88,7 +88,7 @@ TEST_P(ExactGolden, EveryKernel) {
 }
 
 TEST_P(ExactGolden, EveryKernelInSmallChunks) {
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(query_.dtype)) {
     for (const std::int64_t chunk : {1, 5, 64}) {
       SCOPED_TRACE(testing::Message() << kernel << ", chunks of " << chunk);
       Execution execution = on(kernel);
@@ -108,7 +108,7 @@ std::vector<std::string> narrow_names() {
 
 TEST_P(ExactGoldenNarrow, IntoFloat32) {
   ASSERT_TRUE(query_.dtype == DType::kFloat16 || query_.dtype == DType::kBFloat16);
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(query_.dtype)) {
     SCOPED_TRACE(kernel);
     expect_from(on(kernel), DType::kFloat32);
   }

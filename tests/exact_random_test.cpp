@@ -23,7 +23,7 @@ void run_case(std::uint64_t seed) {
                                   << " LONGSPAN_TEST_COUNT=1 exact_random_test: "
                                   << random_case.text);
   const reference::AttentionResult truth = truth_of(random_case.inputs);
-  for (const std::string& kernel : usable_kernels()) {
+  for (const std::string& kernel : kernels_for(random_case.inputs.query.view().dtype)) {
     SCOPED_TRACE(kernel);
     Execution execution = random_case.execution;
     execution.kernel = kernel;

@@ -53,28 +53,21 @@ inline std::uint64_t random_bits(test::Random& random) {
 // not, all types, every width of a panel.
 template <class Test>
 void for_each_panel(const Test& test) {
+  longspan::test::twin_kernels();
   for (const Kernel& kernel : all_kernels()) {
     if (!kernel.usable()) continue;
-    if (kernel.bfloat16.format.dtype == DType::kBFloat16) {
-      for (int vectors = 1; vectors <= kernel.bfloat16.vectors; ++vectors) {
-        SCOPED_TRACE(testing::Message() << kernel.name << ", bfloat16, " << vectors << " vectors");
-        test(kernel.bfloat16, vectors);
+    const auto each = [&](const auto& table, const char* type) {
+      for (int vectors = 1; vectors <= table.vectors; ++vectors) {
+        SCOPED_TRACE(testing::Message()
+                     << kernel.name << ", " << type << ", " << vectors << " vectors");
+        test(table, vectors);
       }
-      continue;  // its other tables are those of another kernel
-    }
-    for (int vectors = 1; vectors <= kernel.float32.vectors; ++vectors) {
-      SCOPED_TRACE(testing::Message() << kernel.name << ", float32, " << vectors << " vectors");
-      test(kernel.float32, vectors);
-    }
-    for (int vectors = 1; vectors <= kernel.float64.vectors; ++vectors) {
-      SCOPED_TRACE(testing::Message() << kernel.name << ", float64, " << vectors << " vectors");
-      test(kernel.float64, vectors);
-    }
-  }
-  for (const test::TwinKernel& twin : test::twin_kernels()) {
-    for (int vectors = 1; vectors <= twin.table.vectors; ++vectors) {
-      SCOPED_TRACE(testing::Message() << "twin of " << twin.name << ", " << vectors << " vectors");
-      test(twin.table, vectors);
+    };
+    if (kernel.bfloat16.format.dtype == DType::kBFloat16) {
+      each(kernel.bfloat16, "bfloat16");  // its other tables are those of another kernel
+    } else {
+      each(kernel.float32, "float32");
+      each(kernel.float64, "float64");
     }
   }
 }

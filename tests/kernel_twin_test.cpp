@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "kernel_testing.h"
+#include "kernels/amx.h"
 #include "kernels/avx512_bf16.h"
 #include "support/tensor.h"
 #include "twins/twin.h"
@@ -77,22 +78,82 @@ TEST(KernelTwin, VDPBF16PSBitForBit) {
   }
 }
 
-TEST(KernelTwin, WholeKernelLeavesTheSameBits) {
-  const Kernel* tier = nullptr;
-  for (const Kernel& kernel : all_kernels()) {
-    if (kernel.name == "avx512_bf16") tier = &kernel;
+test::Tile random_tile(Random& random, std::uint32_t exponent, std::uint32_t spread) {
+  test::Tile tile;
+  for (auto& row : tile.words) {
+    for (std::uint32_t& word : row) word = pair_near(random, exponent, spread);
   }
-  if (tier == nullptr || !tier->usable()) GTEST_SKIP() << "no hardware: " << avx512_bf16_refusal();
-  int compared = 0;
-  for (const test::TwinKernel& twin : test::twin_kernels()) {
-    // Elsewhere a vector of lanes is shorter, or 2^x is computed another way.
-    if (twin.table.lanes != tier->bfloat16.lanes) continue;
-    ++compared;
-    for (int vectors = 1; vectors <= tier->bfloat16.vectors; ++vectors) {
+  return tile;
+}
+
+// test(c, a, b): tiles around the subnormals, tiles whose sums cancel, tiles of anything, and tiles
+// with inf and NaN.
+template <class Test>
+void for_each_tile(int count, const Test& test) {
+  Random random(32);
+  for (int n = 0; n < count; ++n) {
+    const std::uint32_t exponent = n % 4 == 0 ? 55 : n % 4 == 1 ? 120 : n % 4 == 2 ? 0 : 230;
+    const std::uint32_t spread = n % 4 == 0 ? 20 : n % 4 == 1 ? 8 : n % 4 == 2 ? 255 : 25;
+    const test::Tile a = random_tile(random, exponent, spread);
+    const test::Tile b = random_tile(random, exponent, spread);
+    const test::Tile c = random_tile(random, n % 4 == 0 ? 0 : exponent, spread);
+    test(c, a, b);
+  }
+}
+
+testing::AssertionResult same_tiles(const test::Tile& actual, const test::Tile& expected,
+                                    int columns) {
+  for (int m = 0; m < 16; ++m) {
+    for (int n = 0; n < columns; ++n) {
+      const std::uint32_t word = actual.words[m][n], truth = expected.words[m][n];
+      const bool both_nan =
+          std::isnan(std::bit_cast<float>(word)) && std::isnan(std::bit_cast<float>(truth));
+      if (word == truth || both_nan) continue;
+      return testing::AssertionFailure()
+             << "at " << m << ", " << n << ": " << std::hex << word << " for " << truth;
+    }
+  }
+  return testing::AssertionSuccess();
+}
+
+TEST(KernelTwin, TDPBF16PSBitForBit) {
+  if (!amx_refusal().empty()) GTEST_SKIP() << "no hardware: " << amx_refusal();
+  for_each_tile(4000, [](test::Tile c, const test::Tile& a, const test::Tile& b) {
+    test::Tile expected = c;
+    test::twin_tile(expected, a, b);
+    test::hardware_tile(c, a, b);
+    ASSERT_TRUE(same_tiles(c, expected, 16));
+  });
+}
+
+// The tiles that kernels over twins multiply are those of the pseudo-code. (Without a fused
+// multiply-add, products that leave the range of float32 are another matter.)
+TEST(KernelTwin, TilesInVectorsAreThoseOfThePseudoCode) {
+  int columns = 0;
+  for_each_tile(400, [&](test::Tile c, const test::Tile& a, const test::Tile& b) {
+    test::Tile expected = c;
+    test::twin_tile(expected, a, b);
+    columns = test::twin_tile_columns(c, a, b);
+    ASSERT_TRUE(same_tiles(c, expected, columns));
+  });
+  EXPECT_GT(columns, 0);
+}
+
+TEST(KernelTwin, WholeKernelsLeaveTheSameBits) {
+  test::twin_kernels();
+  std::string refusals;
+  for (const Kernel& tier : all_kernels()) {
+    if (tier.name != "amx" && tier.name != "avx512_bf16") continue;
+    if (!tier.usable()) {
+      refusals += tier.name + ": " + tier.refusal + "; ";
+      continue;
+    }
+    for (int vectors = 1; vectors <= tier.bfloat16.vectors; ++vectors) {
+      SCOPED_TRACE(testing::Message() << tier.name << ", " << vectors << " vectors");
       Random random(31);
-      Panel<float> hardware(tier->bfloat16, vectors, 37, 19, random);
+      Panel<float> hardware(tier.bfloat16, vectors, 37, 19, random);
       Panel<float> software = hardware;
-      software.table = &twin.table;
+      software.table = &test::twin_of(tier)->bfloat16;
       for (const std::int64_t keys : {1, 8, 9, 127, 128}) {
         for (const double gain : {1.0, 300.0}) {
           KeyBlock<float> block(hardware, keys, random, {.gain = gain});
@@ -104,7 +165,16 @@ TEST(KernelTwin, WholeKernelLeavesTheSameBits) {
       }
     }
   }
-  EXPECT_GT(compared, 0);
+  if (!refusals.empty()) GTEST_SKIP() << "no hardware: " << refusals;
+}
+
+TEST(KernelAmx, SaysWhyItCannotRun) {
+  EXPECT_EQ(amx_refusal(true, true, 0), "");
+  EXPECT_NE(amx_refusal(false, false, 0).find("lacks AMX"), std::string::npos);
+  EXPECT_NE(amx_refusal(true, false, 0).find("does not enable the tile registers"),
+            std::string::npos);
+  EXPECT_NE(amx_refusal(true, true, 22).find("does not let this process"), std::string::npos);
+  EXPECT_NE(amx_refusal(true, true, 22).find("errno 22"), std::string::npos);
 }
 
 }  // namespace

@@ -22,11 +22,17 @@ template <class T>
 void choose_panels(BackwardCall<T>& call, const Execution& execution) {
   constexpr std::int64_t kLeastPanels = 4;
   constexpr std::int64_t kMostPanels = 16;
-  call.rows_per_panel = choose_panel_rows(*call.kernel, call.seqlen_q, execution.query_chunk);
+  const kernel::OperandFormat& format = call.kernel->format;
+  call.rows_per_panel =
+      choose_panel_rows(*call.kernel, call.seqlen_q, execution.query_chunk, format.depth_multiple);
   // Queries and doutput twice each and dquery, beside keys, values and their gradients.
   const auto size = static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t panel = call.rows_per_panel * (3 * call.head_dim + 2 * call.head_dim_v) * size;
-  const std::int64_t keys = call.ranges.length * 2 * (call.head_dim + call.head_dim_v) * size;
+  const std::int64_t dims = call.head_dim + call.head_dim_v;
+  const std::int64_t panel =
+      call.rows_per_panel * (2 * dims * format.value_bytes() + call.head_dim * size);
+  const std::int64_t twice = format.reads_rows ? 0 : call.head_dim;  // keys as components, too
+  const std::int64_t keys =
+      call.ranges.length * ((dims + twice) * format.value_bytes() + dims * size);
   const std::int64_t budget = second_level_cache() * 2 / 3 - keys;
   const std::int64_t wanted = execution.query_chunk > 0
                                   ? ceil_div(execution.query_chunk, call.rows_per_panel)

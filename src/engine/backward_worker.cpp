@@ -29,7 +29,8 @@ std::int64_t padded(const BackwardCall<T>& call, std::int64_t dim) {
 template <class T>
 BackwardWorker<T>::BackwardWorker(const BackwardCall<T>& call, std::byte* workspace)
     : call_(call),
-      block_rows_(call.kernel->format.rows(std::min(call.kernel->key_block, call.ranges.length))),
+      block_rows_(call.kernel->format.rows(
+          call.kernel->format.depth(std::min(call.kernel->key_block, call.ranges.length)))),
       width_(std::int64_t{call.kernel->lanes} * call.kernel->vectors),
       stride_(padded(call, call.head_dim)),
       stride_v_(padded(call, call.head_dim_v)),
@@ -51,24 +52,37 @@ std::size_t BackwardWorker<T>::workspace_bytes(const BackwardCall<T>& call) {
 
 template <class T>
 void BackwardWorker<T>::carve(base::Carver& carver) {
-  const std::int64_t padded_dim = call_.kernel->format.rows(call_.head_dim);
+  const kernel::OperandFormat& format = call_.kernel->format;
+  const std::int64_t padded_dim = format.rows(call_.head_dim);
+  const auto rows = [&](std::int64_t stride) {  // of a panel
+    return carver.take<std::byte>(format.panel_bytes(width_, stride));
+  };
   for (Panel& panel : panels_) {
-    panel.query_lanes = carver.take<T>(call_.head_dim * width_);
-    panel.doutput_lanes = carver.take<T>(call_.head_dim_v * width_);
-    panel.query_rows = carver.take<T>(width_ * stride_);
-    panel.doutput_rows = carver.take<T>(width_ * stride_v_);
+    panel.query_lanes = carver.take<std::byte>(format.panel_bytes(call_.head_dim, width_));
+    panel.doutput_lanes = carver.take<std::byte>(format.panel_bytes(call_.head_dim_v, width_));
+    panel.query_rows = rows(stride_);
+    panel.doutput_rows = rows(stride_v_);
     panel.lse = carver.take<T>(width_);
     panel.delta = carver.take<T>(width_);
     panel.dquery_lanes = carver.take<T>(padded_dim * width_);
   }
   for (Block& block : blocks_) {
-    block.key = carver.take<T>(block_rows_ * stride_);
-    block.value = carver.take<T>(block_rows_ * stride_v_);
+    block.key_rows = carver.take<std::byte>(format.rows_bytes(block_rows_, stride_));
+    block.value_rows = carver.take<std::byte>(format.rows_bytes(block_rows_, stride_v_));
+    if (!format.reads_rows) {
+      block.key_columns = carver.take<std::byte>(format.rows_bytes(call_.head_dim, block_rows_));
+    }
     block.dkey = carver.take<T>(block_rows_ * stride_);
     block.dvalue = carver.take<T>(block_rows_ * stride_v_);
   }
   weights_ = carver.take<T>(block_rows_ * width_);
-  if (call_.dropout.threshold > 0) operands_ = carver.take<T>(block_rows_ * width_);
+  if (!format.reads_rows) {
+    staged_ = rows(std::max(stride_, stride_v_));
+    operand_lanes_ = carver.take<std::byte>(format.panel_bytes(block_rows_, width_));
+  }
+  if (!format.reads_rows || call_.dropout.threshold > 0) {
+    operand_rows_ = carver.take<std::byte>(format.rows_bytes(block_rows_, width_));
+  }
   if (call_.softcap > 0) slopes_ = carver.take<T>(block_rows_ * width_);
   if (call_.wants_bias_tiles()) {
     dscores_ = carver.take<T>(block_rows_ * width_);
@@ -118,14 +132,36 @@ void BackwardWorker<T>::load_keys(const BackwardTask<T>& task) {
   for (std::int64_t begin = task.keys.begin; begin < task.keys.end; begin += step) {
     Block& block = blocks_[static_cast<std::size_t>(used_blocks_++)];
     block.keys = {begin, std::min(begin + step, task.keys.end)};
-    call_.kernel->pack_padded(task.key, begin, block.keys.size(), call_.head_dim, block_rows_,
-                              stride_, block.key);
-    call_.kernel->pack_padded(task.value, begin, block.keys.size(), call_.head_dim_v, block_rows_,
-                              stride_v_, block.value);
-    block.finite = call_.kernel->all_finite(block.key, block_rows_ * stride_);
+    load_block(task, block);
     std::fill_n(block.dkey, block_rows_ * stride_, T{0});
     std::fill_n(block.dvalue, block_rows_ * stride_v_, T{0});
   }
+}
+
+template <class T>
+void BackwardWorker<T>::load_block(const BackwardTask<T>& task, Block& block) const {
+  const kernel::KernelTable<T>& kernel = *call_.kernel;
+  const kernel::OperandFormat& format = kernel.format;
+  const std::int64_t first = block.keys.begin;
+  const std::int64_t count = block.keys.size();
+  std::int64_t numbers = 0;  // a row
+  if (format.reads_rows) {
+    kernel.pack_padded(task.key, first, count, call_.head_dim, block_rows_, stride_,
+                       block.key_rows);
+    kernel.pack_padded(task.value, first, count, call_.head_dim_v, block_rows_, stride_v_,
+                       block.value_rows);
+    block.key = {block.key_rows, stride_, format.row_multiple};
+    block.value = {block.value_rows, stride_v_, format.row_multiple};
+    block.key_components = block.key;
+    numbers = stride_;
+  } else {
+    block.key = kernel.pack_keys(task.key, first, count, call_.head_dim, block.key_rows);
+    block.value = kernel.pack_keys(task.value, first, count, call_.head_dim_v, block.value_rows);
+    block.key_components =
+        kernel.pack_values(task.key, first, count, call_.head_dim, block.key_columns);
+    numbers = format.depth(call_.head_dim);
+  }
+  block.finite = kernel.all_operands_finite(block.key_rows, format.rows(count) * numbers);
 }
 
 // A panel is loaded before its first tile and added to the gradients after its last. What the next
@@ -171,38 +207,52 @@ void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHe
 
 template <class T>
 void BackwardWorker<T>::load_panel(const BackwardHead<T>& head, Panel& panel) {
-  const std::int64_t lanes = call_.kernel->lanes;
   const std::int64_t count = panel.queries.count;
-  panel.width = round_up(count, lanes);
-  call_.kernel->pack_padded(head.query, panel.queries.first, count, call_.head_dim, panel.width,
-                            stride_, panel.query_rows);
-  call_.kernel->pack_padded(head.doutput, panel.queries.first, count, call_.head_dim_v, panel.width,
-                            stride_v_, panel.doutput_rows);
+  panel.width = round_up(count, call_.kernel->lanes);
+  panel.unseeing = 0;
   const double unit = call_.reference_unit();
   for (std::int64_t lane = 0; lane < panel.width; ++lane) {
     const std::int64_t n = panel.queries.first + lane;
     const double lse =
         lane < count ? base::load_double(head.lse.data, head.lse.dtype, n * head.lse.row_stride)
                      : -std::numeric_limits<double>::infinity();
-    if (std::isinf(lse) && lse < 0) {  // sees nothing: adds nothing, whatever it holds
+    if (std::isinf(lse) && lse < 0) {
       panel.lse[lane] = std::numeric_limits<T>::infinity();
       panel.delta[lane] = 0;
-      std::fill_n(panel.query_rows + lane * stride_, stride_, T{0});
-      std::fill_n(panel.doutput_rows + lane * stride_v_, stride_v_, T{0});
+      panel.unseeing |= std::uint64_t{1} << lane;
     } else {
       panel.lse[lane] = static_cast<T>(lse / unit);
       panel.delta[lane] = head.delta[n];
     }
   }
-  panel.finite = call_.kernel->all_finite(panel.query_rows, panel.width * stride_) &&
-                 call_.kernel->all_finite(panel.doutput_rows, panel.width * stride_v_);
-  call_.kernel->transpose(panel.query_rows, stride_, panel.width, call_.head_dim, panel.query_lanes,
-                          panel.width);
-  call_.kernel->transpose(panel.doutput_rows, stride_v_, panel.width, call_.head_dim_v,
-                          panel.doutput_lanes, panel.width);
+  const bool query_finite =
+      load_rows(panel, head.query, call_.head_dim, stride_, panel.query_lanes, panel.query_rows);
+  panel.finite = load_rows(panel, head.doutput, call_.head_dim_v, stride_v_, panel.doutput_lanes,
+                           panel.doutput_rows) &&
+                 query_finite;
   if (call_.wants_query) {
     std::fill_n(panel.dquery_lanes, call_.kernel->format.rows(call_.head_dim) * panel.width, T{0});
   }
+}
+
+// Rows of queries or of doutput in both arrangements. True when all their numbers are finite.
+template <class T>
+bool BackwardWorker<T>::load_rows(const Panel& panel, const RowSource& source, std::int64_t dim,
+                                  std::int64_t stride, std::byte* lanes, std::byte* rows) {
+  const kernel::KernelTable<T>& kernel = *call_.kernel;
+  std::byte* padded = staged_ == nullptr ? rows : staged_;
+  kernel.pack_padded(source, panel.queries.first, panel.queries.count, dim, panel.width, stride,
+                     padded);
+  const std::int64_t row_bytes = stride * kernel.format.value_bytes();
+  for (std::int64_t lane = 0; lane < panel.queries.count; ++lane) {
+    if ((panel.unseeing >> lane & 1) != 0) {
+      std::fill_n(padded + lane * row_bytes, row_bytes, std::byte{0});
+    }
+  }
+  const RowSource own{padded, kernel.format.dtype, stride, 1};
+  kernel.pack_query(own, 0, panel.width, dim, panel.width, lanes);
+  if (staged_ != nullptr) kernel.pack_right_rows(own, 0, panel.width, stride, stride, rows);
+  return kernel.all_operands_finite(padded, panel.width * stride);
 }
 
 template <class T>
@@ -217,6 +267,7 @@ void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Bloc
   b.delta = panel.delta;
   b.key = block.key;
   b.value = block.value;
+  b.key_components = block.key_components;
   b.width = panel.width;
   b.keys = block.keys.size();
   b.head_dim = call_.head_dim;
@@ -231,7 +282,8 @@ void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Bloc
   b.weights = weights_;
   b.kept = terms_.kept();
   b.keep_scale = static_cast<T>(call_.dropout.factor);
-  b.operands = operands_ == nullptr ? weights_ : operands_;
+  b.operand_rows = operand_rows_ == nullptr ? static_cast<void*>(weights_) : operand_rows_;
+  b.operand_lanes = operand_lanes_ == nullptr ? b.operand_rows : operand_lanes_;
   b.slopes = slopes_;
   b.dscores = dscores_;
   b.dquery_lanes = call_.wants_query ? panel.dquery_lanes : nullptr;

@@ -101,9 +101,12 @@ class ExactBackward {
         tensors_(tensors),
         kernel_(kernel::choose_kernel(execution.kernel)),
         mask_(bind_mask(checked, options)) {
-    // All operands are numbers of T: narrower inputs are widened.
-    describe_call(checked, options, execution, kernel_.template table<T>(engine::kDTypeOf<T>),
-                  mask_, call_);
+    // Operands are of one type: where doutput is wider than the inputs, they are widened.
+    const DType doutput = tensors.doutput.dtype;
+    const bool one_type = doutput == checked.query.dtype;
+    describe_call(checked, options, execution,
+                  kernel_.template table<T>(one_type ? doutput : engine::kDTypeOf<T>), mask_,
+                  call_);
     call_.ranges = engine::choose_key_ranges(checked.seqlen_k, execution.key_chunk);
     call_.seqlen_q = checked.seqlen_q;
     call_.wants_query = tensors.dquery.data != nullptr;
@@ -367,9 +370,10 @@ AttentionPlan plan_attention_backward(ConstTensorView query, ConstTensorView key
   const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
   exact::BackwardTensors tensors;  // the plan asks which there are and of what type, no more
   char present = 0;
-  for (exact::TensorAxes* gradient : {&tensors.dquery, &tensors.dkey, &tensors.dvalue}) {
-    gradient->data = &present;
-    gradient->dtype = query.dtype;
+  for (exact::TensorAxes* tensor :
+       {&tensors.doutput, &tensors.dquery, &tensors.dkey, &tensors.dvalue}) {
+    tensor->data = &present;
+    tensor->dtype = query.dtype;
   }
   if (is_given(options.bias)) {
     const ConstTensorView& bias = options.bias;

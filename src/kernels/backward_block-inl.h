@@ -21,50 +21,64 @@
 
 #include <cstdint>
 
+#include "base/round.h"
 #include "kernels/backward_block.h"
 #include "kernels/exp2-inl.h"
 #include "kernels/lanes-inl.h"
+#include "kernels/not_finite-inl.h"
 #include "kernels/product-inl.h"
 #include "kernels/score_terms-inl.h"
+#include "kernels/tile_products-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <class T, int N>
+template <class Dot, int N>
 class Backward {
-  using D = hn::ScalableTag<T>;
+  using T = typename Dot::Real;
+  using Operand = typename Dot::Operand;
+  using State = typename Dot::State;
+  using D = typename Dot::D;
   using V = hn::Vec<D>;
-  using M = hn::Mask<D>;
-  using Dot = PlainDot<T>;
   static constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
   static constexpr std::int64_t kWidth = N * kLanes;
   static constexpr std::uint64_t kAllLanes = kLanesOf<kWidth>;
+  static constexpr int kGroup = kRows;
+  // Operands are stored as rows and as lanes; where they are numbers, both are one.
+  static constexpr bool kTwoForms = Dot::kValues > 1;
+  static constexpr std::int64_t kRowValues = base::round_up(kWidth, Dot::kDepth);
+  static constexpr std::int64_t kRowOperands = kRowValues / Dot::kValues;
 
  public:
   static HWY_NOINLINE bool block(const BackwardBlock<T>& b) {
     const Groups groups(b);
     if (groups.first == groups.last) return false;
-    weights(b, groups);
+    State instructions;
+    weights(b, instructions, groups);
     if (b.dvalue != nullptr) {
-      add_rows(b, groups, b.doutput_rows, b.head_dim_v, b.stride_v, b.dvalue);
+      add_rows(b, instructions, groups, b.doutput_rows, b.head_dim_v, b.stride_v, b.dvalue);
     }
     if (b.dkey == nullptr && b.dquery_lanes == nullptr && b.dscores == nullptr) return true;
-    score_gradients(b, groups);
-    if (b.dkey != nullptr) add_rows(b, groups, b.query_rows, b.head_dim, b.stride, b.dkey);
-    if (b.dquery_lanes != nullptr) add_lanes(b, groups);
+    score_gradients(b, instructions, groups);
+    if (b.dkey != nullptr) {
+      add_rows(b, instructions, groups, b.query_rows, b.head_dim, b.stride, b.dkey);
+    }
+    if (b.dquery_lanes != nullptr) add_lanes(b, instructions, groups);
     return true;
   }
 
  private:
-  // Keys in groups of kRows. A group is not seen (all its words are 0), wholly seen, or needs its
+  // Keys in groups of kGroup. A group is not seen (all its words are 0), wholly seen, or needs its
   // words; the words of the last group say that keys past the end are hidden.
   struct Groups {
-    static constexpr int kMost = 256 / kRows + 1;
+    // Groups that a sum over keys takes at a time.
+    static constexpr int kStep = Dot::kDepth > kGroup ? Dot::kDepth / kGroup : 1;
+    static constexpr int kMost = 256 / kGroup + kStep;
     enum class Seen : std::uint8_t { kNone, kAll, kSome };
 
     explicit Groups(const BackwardBlock<T>& b) {
-      count = static_cast<int>((b.keys + kRows - 1) / kRows);
+      count = static_cast<int>((b.keys + kGroup - 1) / kGroup);
       last = 0;
       first = count;
       for (int g = 0; g < count; ++g) {
@@ -73,7 +87,9 @@ class Backward {
         first = first < g ? first : g;
         last = g + 1;
       }
-      first = first < last ? first : last;
+      first = first < last ? first / kStep * kStep : last;
+      last = base::round_up(last, kStep);
+      for (int g = count; g < last; ++g) seen[g] = Seen::kNone;
     }
 
     static HWY_INLINE std::uint64_t word(const BackwardBlock<T>& b, std::int64_t key) {
@@ -82,7 +98,7 @@ class Backward {
     static HWY_INLINE Seen look(const BackwardBlock<T>& b, int g) {
       std::uint64_t any = 0;
       std::uint64_t all = kAllLanes;
-      for (int r = 0; r < kRows; ++r) {
+      for (int r = 0; r < kGroup; ++r) {
         const std::uint64_t w = word(b, first_key(g) + r);
         any |= w;
         all &= w;
@@ -90,24 +106,31 @@ class Backward {
       return any == 0 ? Seen::kNone : all == kAllLanes ? Seen::kAll : Seen::kSome;
     }
 
-    static constexpr std::int64_t first_key(int g) { return std::int64_t{g} * kRows; }
+    static constexpr std::int64_t first_key(int g) { return std::int64_t{g} * kGroup; }
 
     int count;
-    int first;  // groups before it and from `last` on are not seen
+    int first;  // groups before it and from `last` on are not seen: whole steps of a sum
     int last;
     Seen seen[kMost];
   };
 
-  static HWY_INLINE void zero_group(T* rows) {
-    const D d;
-    for (std::int64_t i = 0; i < kRows * kWidth; i += kLanes) hn::Store(hn::Zero(d), d, rows + i);
+  static HWY_INLINE Operand* operand_row(const BackwardBlock<T>& b, std::int64_t key) {
+    return static_cast<Operand*>(b.operand_rows) + key * kRowOperands;
+  }
+  static HWY_INLINE Operand* operand_lanes(const BackwardBlock<T>& b, std::int64_t key) {
+    return static_cast<Operand*>(b.operand_lanes) + key / Dot::kValues * kWidth;
+  }
+  static HWY_INLINE void clear(Operand* operands, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) operands[i] = 0;
   }
 
-  // acc = rows first .. first + kRows of `rows` times the panel.
-  static HWY_INLINE void lane_tile(const T* rows, std::int64_t stride, std::int64_t depth,
-                                   const T* panel, V (&acc)[kRows][N]) {
-    clear_tile(acc);
-    multiply<Dot, Layout::kRowMajor>(rows, stride, depth, panel, kWidth, acc);
+  // acc = rows first .. first + kGroup of `rows` times the panel.
+  static HWY_INLINE void lane_tile(Products<Dot, N>& products, const OperandRows& rows,
+                                   std::int64_t first, std::int64_t dim, const void* panel,
+                                   V (&acc)[kGroup][N]) {
+    products.template multiply<Layout::kRowMajor>(
+        static_cast<const Operand*>(rows.data) + first * rows.stride, rows.stride, first,
+        operands<Dot>(dim), static_cast<const Operand*>(panel), kWidth, acc);
   }
 
   // What the epilogues read beside the products: in memory, so that no register holds it across
@@ -119,40 +142,59 @@ class Backward {
     Exp2Constants<T> exp2;
   };
 
-  // weights = P, operands = P without what dropout drops.
+  // weights = P, operands = P without what dropout drops: of one vector of lanes and one group.
   template <bool kPlain>
-  static HWY_INLINE void store_weight(const BackwardBlock<T>& b, std::int64_t key, int n, V p) {
+  static HWY_INLINE void store_weights(const BackwardBlock<T>& b, std::int64_t first, int n,
+                                       const V (&p)[kGroup]) {
     const D d;
-    const std::int64_t at = key * kWidth + n * kLanes;
-    if constexpr (!kPlain) {
-      p = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), p);
-      if (b.kept != nullptr) {
-        const std::uint64_t kept = key < b.keys ? b.kept[key] : 0;
-        hn::Store(hn::IfThenElseZero(lane_mask(D(), kept, n), p), d, b.operands + at);
+    LONGSPAN_UNROLL
+    for (int r = 0; r < kGroup; r += Dot::kValues) {
+      V kept[Dot::kValues];
+      LONGSPAN_UNROLL
+      for (int m = 0; m < Dot::kValues; ++m) {
+        const std::int64_t key = first + r + m;
+        V weight = p[r + m];
+        if constexpr (!kPlain) {
+          weight = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), weight);
+        }
+        hn::Store(weight, d, b.weights + key * kWidth + n * kLanes);
+        kept[m] = weight;
+        if constexpr (!kPlain) {
+          if (b.kept != nullptr) {
+            const std::uint64_t bits = key < b.keys ? b.kept[key] : 0;
+            kept[m] = hn::IfThenElseZero(lane_mask(D(), bits, n), weight);
+          }
+        }
+      }
+      if (kTwoForms || (!kPlain && b.kept != nullptr)) {
+        Dot::store_values(Dot::join(kept), operand_row(b, first + r), kRowOperands, n * kLanes);
       }
     }
-    hn::Store(p, d, b.weights + at);
   }
 
   template <bool kPlain>
-  static HWY_INLINE void weight_group(const BackwardBlock<T>& b, Shared& shared,
-                                      std::int64_t first) {
+  static HWY_INLINE void weight_group(const BackwardBlock<T>& b, Products<Dot, N>& products,
+                                      Shared& shared, std::int64_t first) {
     const D d;
-    V acc[kRows][N];
-    lane_tile(b.key + first * b.stride, b.stride, b.head_dim, b.query_lanes, acc);
+    V acc[kGroup][N];
+    lane_tile(products, b.key, first, b.head_dim, b.query_lanes, acc);
     if constexpr (!kPlain) {
       if (b.terms != nullptr) apply_terms(b, first, acc);
+    }
+    if constexpr (kRowValues > kWidth) {
+      clear(operand_row(b, first), kGroup * kRowOperands);
     }
     Shared& s = *opaque(&shared);
     LONGSPAN_UNROLL
     for (int n = 0; n < N; ++n) {
       const V lse = hn::Load(d, s.lse + n * kLanes);
       const V scale = hn::Set(d, s.scale);
+      V p[kGroup];
       LONGSPAN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        store_weight<kPlain>(b, first + r, n,
-                             exp2_of(d, hn::MulSub(acc[r][n], scale, lse), s.exp2));
+      for (int r = 0; r < kGroup; ++r) {
+        p[r] = exp2_of(d, hn::MulSub(acc[r][n], scale, lse), s.exp2);
       }
+      store_weights<kPlain>(b, first, n, p);
     }
   }
 
@@ -161,28 +203,30 @@ class Backward {
   }
 
   static HWY_INLINE void apply_terms(const BackwardBlock<T>& b, std::int64_t first,
-                                     V (&acc)[kRows][N]) {
+                                     V (&acc)[kGroup][N]) {
     if (b.slopes == nullptr) {
-      finish_scores<T, kRows, N>(*b.terms, b.scale, first, 0, kWidth, acc);
+      finish_scores<T, kGroup, N>(*b.terms, b.scale, first, 0, kWidth, acc);
       return;
     }
-    V slopes[kRows * N];
-    finish_scores<T, kRows, N>(*b.terms, b.scale, first, 0, kWidth, acc, slopes);
-    for (int i = 0; i < kRows * N; ++i) {
+    V slopes[kGroup * N];
+    finish_scores<T, kGroup, N>(*b.terms, b.scale, first, 0, kWidth, acc, slopes);
+    for (int i = 0; i < kGroup * N; ++i) {
       hn::Store(slopes[i], D(), b.slopes + first * kWidth + i * kLanes);
     }
   }
 
-  static HWY_INLINE void weights(const BackwardBlock<T>& b, const Groups& groups) {
+  static HWY_INLINE void weights(const BackwardBlock<T>& b, State& instructions,
+                                 const Groups& groups) {
     Shared shared{b.exponent_scale, b.lse, b.delta, kExp2Constants<T>};
+    Products<Dot, N> products(instructions);
     for (int g = groups.first; g < groups.last; ++g) {
       fetch_ahead(b, groups, g);
       if (groups.seen[g] == Groups::Seen::kNone) {
         clear_group(b, g);
       } else if (is_plain(b, groups, g)) {
-        weight_group<true>(b, shared, Groups::first_key(g));
+        weight_group<true>(b, products, shared, Groups::first_key(g));
       } else {
-        weight_group<false>(b, shared, Groups::first_key(g));
+        weight_group<false>(b, products, shared, Groups::first_key(g));
       }
     }
   }
@@ -194,97 +238,124 @@ class Backward {
   }
 
   static HWY_INLINE void clear_group(const BackwardBlock<T>& b, int g) {
-    zero_group(b.weights + Groups::first_key(g) * kWidth);
-    if (b.operands != b.weights) zero_group(b.operands + Groups::first_key(g) * kWidth);
+    clear(operand_row(b, Groups::first_key(g)), kGroup * kRowOperands);
+    if constexpr (kTwoForms) {
+      clear(operand_lanes(b, Groups::first_key(g)), kGroup / Dot::kValues * kWidth);
+    }
   }
 
   template <bool kPlain>
-  static HWY_INLINE void gradient_group(const BackwardBlock<T>& b, Shared& shared,
-                                        std::int64_t first) {
+  static HWY_INLINE void gradient_group(const BackwardBlock<T>& b, Products<Dot, N>& products,
+                                        Shared& shared, std::int64_t first) {
     const D d;
-    V acc[kRows][N];
-    lane_tile(b.value + first * b.stride_v, b.stride_v, b.head_dim_v, b.doutput_lanes, acc);
+    V acc[kGroup][N];
+    lane_tile(products, b.value, first, b.head_dim_v, b.doutput_lanes, acc);
     Shared& s = *opaque(&shared);
     LONGSPAN_UNROLL
     for (int n = 0; n < N; ++n) {
       const V delta = hn::Load(d, s.delta + n * kLanes);
       LONGSPAN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        const std::int64_t key = first + r;
-        const std::int64_t at = key * kWidth + n * kLanes;
-        V dp = acc[r][n];
-        if constexpr (!kPlain) {
-          if (b.kept != nullptr && key < b.keys) {
-            dp = hn::IfThenElseZero(lane_mask(D(), b.kept[key], n),
-                                    hn::Mul(dp, hn::Set(d, b.keep_scale)));
-          }
+      for (int r = 0; r < kGroup; r += Dot::kValues) {
+        V ds[Dot::kValues];
+        LONGSPAN_UNROLL
+        for (int m = 0; m < Dot::kValues; ++m) {
+          ds[m] = score_gradient<kPlain>(b, first + r + m, n, acc[r + m][n], delta);
         }
-        V ds = hn::Mul(hn::Load(d, b.weights + at), hn::Sub(dp, delta));
-        if constexpr (!kPlain) {
-          ds = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), ds);
-          if (b.dscores != nullptr) hn::Store(ds, d, b.dscores + at);
-          if (b.slopes != nullptr && key < b.keys) {
-            ds = hn::Mul(ds, hn::Load(d, b.slopes + at));
-            ds = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), ds);
-          }
-        }
-        hn::Store(ds, d, b.operands + at);
+        const auto joined = Dot::join(ds);
+        Dot::store_values(joined, operand_row(b, first + r), kRowOperands, n * kLanes);
+        if constexpr (kTwoForms) Dot::store(joined, operand_lanes(b, first + r) + n * kLanes);
       }
     }
+  }
+
+  template <bool kPlain>
+  static HWY_INLINE V score_gradient(const BackwardBlock<T>& b, std::int64_t key, int n, V dp,
+                                     V delta) {
+    const D d;
+    const std::int64_t at = key * kWidth + n * kLanes;
+    if constexpr (!kPlain) {
+      if (b.kept != nullptr && key < b.keys) {
+        dp = hn::IfThenElseZero(lane_mask(D(), b.kept[key], n),
+                                hn::Mul(dp, hn::Set(d, b.keep_scale)));
+      }
+    }
+    V ds = hn::Mul(hn::Load(d, b.weights + at), hn::Sub(dp, delta));
+    if constexpr (!kPlain) {
+      ds = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), ds);
+      if (b.dscores != nullptr) hn::Store(ds, d, b.dscores + at);
+      if (b.slopes != nullptr && key < b.keys) {
+        ds = hn::Mul(ds, hn::Load(d, b.slopes + at));
+        ds = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), ds);
+      }
+    }
+    return ds;
   }
 
   // dS over P. In groups that are not seen P is 0 already, and so is dS.
-  static HWY_INLINE void score_gradients(const BackwardBlock<T>& b, const Groups& groups) {
+  static HWY_INLINE void score_gradients(const BackwardBlock<T>& b, State& instructions,
+                                         const Groups& groups) {
     Shared shared{b.exponent_scale, b.lse, b.delta, kExp2Constants<T>};
+    Products<Dot, N> products(instructions);
     for (int g = 0; g < groups.count; ++g) {
       if (groups.seen[g] == Groups::Seen::kNone) {
-        if (b.dscores != nullptr) zero_group(b.dscores + Groups::first_key(g) * kWidth);
+        if (b.dscores != nullptr) zero_scores(b, g);
       } else if (is_plain(b, groups, g)) {
-        gradient_group<true>(b, shared, Groups::first_key(g));
+        gradient_group<true>(b, products, shared, Groups::first_key(g));
       } else {
-        gradient_group<false>(b, shared, Groups::first_key(g));
+        gradient_group<false>(b, products, shared, Groups::first_key(g));
       }
     }
   }
 
+  static HWY_INLINE void zero_scores(const BackwardBlock<T>& b, int g) {
+    const D d;
+    T* rows = b.dscores + Groups::first_key(g) * kWidth;
+    for (std::int64_t i = 0; i < kGroup * kWidth; i += kLanes) hn::Store(hn::Zero(d), d, rows + i);
+  }
+
   // into[key][component] += operands[key][query] rows[query][component].
-  static HWY_INLINE void add_rows(const BackwardBlock<T>& b, const Groups& groups, const T* rows,
-                                  std::int64_t dim, std::int64_t stride, T* into) {
+  static HWY_INLINE void add_rows(const BackwardBlock<T>& b, State& instructions,
+                                  const Groups& groups, const void* packed, std::int64_t dim,
+                                  std::int64_t stride, T* into) {
+    const auto* rows = static_cast<const Operand*>(packed);
     // Components in tiles of equal width: 8 vectors are 3 + 3 + 2.
     const std::int64_t vectors = (dim + kLanes - 1) / kLanes;
-    std::int64_t tiles = (vectors + kTileVectors - 1) / kTileVectors;
+    std::int64_t tiles = (vectors + kMaxVectors - 1) / kMaxVectors;
     for (std::int64_t v = 0; v < vectors; --tiles) {
       const std::int64_t wide = (vectors - v + tiles - 1) / tiles;
+      const std::int64_t at = v * kLanes;
       if (wide == 3) {
-        if constexpr (kTileVectors >= 3) {
-          add_row_tiles<3>(b, groups, rows + v * kLanes, stride, into + v * kLanes);
-        }
+        add_row_tiles<3>(b, instructions, groups, rows + at, stride, into + at);
       } else if (wide == 2) {
-        add_row_tiles<2>(b, groups, rows + v * kLanes, stride, into + v * kLanes);
+        add_row_tiles<2>(b, instructions, groups, rows + at, stride, into + at);
       } else {
-        add_row_tiles<1>(b, groups, rows + v * kLanes, stride, into + v * kLanes);
+        add_row_tiles<1>(b, instructions, groups, rows + at, stride, into + at);
       }
       v += wide;
+    }
+    if (b.skip_hidden) {
+      add_rows_not_finite<Dot>(operand_row(b, 0), kRowOperands, b.keys, kWidth, b.visible, rows,
+                               stride, dim, into);
     }
   }
 
   template <int C>
-  static HWY_NOINLINE void add_row_tiles(const BackwardBlock<T>& b, const Groups& groups,
-                                         const T* rows, std::int64_t stride, T* into) {
+  static HWY_NOINLINE void add_row_tiles(const BackwardBlock<T>& b, State& instructions,
+                                         const Groups& groups, const Operand* rows,
+                                         std::int64_t stride, T* into) {
     const D d;
+    Products<Dot, C> products(instructions);
     for (int g = groups.first; g < groups.last; ++g) {
       if (groups.seen[g] == Groups::Seen::kNone) continue;
       const std::int64_t first = Groups::first_key(g);
-      V acc[kRows][C];
-      clear_tile(acc);
+      V acc[kGroup][C];
       if (b.skip_hidden) {
-        skipping_rows<C>(b, first, rows, stride, acc);
+        row_tile<Clean::kB>(b, products, first, rows, stride, acc);
       } else {
-        multiply<Dot, Layout::kRowMajor>(b.operands + first * kWidth, kWidth, kWidth, rows, stride,
-                                         acc);
+        row_tile<Clean::kNothing>(b, products, first, rows, stride, acc);
       }
       LONGSPAN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
+      for (int r = 0; r < kGroup; ++r) {
         LONGSPAN_UNROLL
         for (int n = 0; n < C; ++n) {
           T* at = into + (first + r) * stride + n * kLanes;
@@ -294,39 +365,31 @@ class Backward {
     }
   }
 
-  template <int C>
-  static HWY_NOINLINE void skipping_rows(const BackwardBlock<T>& b, std::int64_t first,
-                                         const T* rows, std::int64_t stride, V (&acc)[kRows][C]) {
-    const D d;
-    for (int r = 0; r < kRows; ++r) {
-      const std::uint64_t word = Groups::word(b, first + r);
-      for (std::int64_t k = 0; k < kWidth; ++k) {
-        if ((word >> k & 1) == 0) continue;
-        const V a = hn::Set(d, b.operands[(first + r) * kWidth + k]);
-        for (int n = 0; n < C; ++n) {
-          acc[r][n] = hn::MulAdd(a, hn::Load(d, rows + k * stride + n * kLanes), acc[r][n]);
-        }
-      }
-    }
+  template <Clean kClean, int C>
+  static HWY_INLINE void row_tile(const BackwardBlock<T>& b, Products<Dot, C>& products,
+                                  std::int64_t first, const Operand* rows, std::int64_t stride,
+                                  V (&acc)[kGroup][C]) {
+    products.template multiply<Layout::kRowMajor, kClean>(
+        operand_row(b, first), kRowOperands, first, operands<Dot>(kWidth), rows, stride, acc);
   }
 
   // dquery_lanes[component][query] += key[key][component] dS[key][query].
-  static HWY_INLINE void add_lanes(const BackwardBlock<T>& b, const Groups& groups) {
+  static HWY_INLINE void add_lanes(const BackwardBlock<T>& b, State& instructions,
+                                   const Groups& groups) {
     const D d;
     const std::int64_t begin = Groups::first_key(groups.first);
     const std::int64_t past = Groups::first_key(groups.last);
     const std::int64_t end = past < b.keys ? past : b.keys;
-    for (std::int64_t first = 0; first < b.head_dim; first += kRows) {
-      V acc[kRows][N];
-      clear_tile(acc);
+    Products<Dot, N> products(instructions);
+    for (std::int64_t first = 0; first < b.head_dim; first += kGroup) {
+      V acc[kGroup][N];
       if (b.skip_hidden) {
-        skipping_lanes(b, begin, end, first, acc);
+        component_tile<Clean::kA>(b, products, first, begin, end, acc);
       } else {
-        multiply<Dot, Layout::kColumnMajor>(b.key + begin * b.stride + first, b.stride, end - begin,
-                                            b.operands + begin * kWidth, kWidth, acc);
+        component_tile<Clean::kNothing>(b, products, first, begin, end, acc);
       }
       LONGSPAN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
+      for (int r = 0; r < kGroup; ++r) {
         LONGSPAN_UNROLL
         for (int n = 0; n < N; ++n) {
           T* at = b.dquery_lanes + (first + r) * kWidth + n * kLanes;
@@ -334,23 +397,19 @@ class Backward {
         }
       }
     }
+    if (b.skip_hidden) {
+      add_components_not_finite<Dot>(b.key_components, 0, b.keys, b.head_dim, b.visible,
+                                     operand_lanes(b, 0), kWidth, b.dquery_lanes);
+    }
   }
 
-  static HWY_NOINLINE void skipping_lanes(const BackwardBlock<T>& b, std::int64_t begin,
-                                          std::int64_t end, std::int64_t first,
-                                          V (&acc)[kRows][N]) {
-    const D d;
-    for (std::int64_t k = begin; k < end; ++k) {
-      const std::uint64_t word = Groups::word(b, k);
-      for (int n = 0; n < N; ++n) {
-        const V ds = hn::Load(d, b.operands + k * kWidth + n * kLanes);
-        for (int r = 0; r < kRows; ++r) {
-          const V a = hn::Set(d, b.key[k * b.stride + first + r]);
-          acc[r][n] =
-              hn::IfThenElse(lane_mask(D(), word, n), hn::MulAdd(a, ds, acc[r][n]), acc[r][n]);
-        }
-      }
-    }
+  template <Clean kClean>
+  static HWY_INLINE void component_tile(const BackwardBlock<T>& b, Products<Dot, N>& products,
+                                        std::int64_t first, std::int64_t begin, std::int64_t end,
+                                        V (&acc)[kGroup][N]) {
+    products.template multiply<Dot::kComponents, kClean>(
+        component<Dot>(b.key_components, begin, first), b.key_components.stride, first,
+        operands<Dot>(end - begin), operand_lanes(b, begin), kWidth, acc);
   }
 };
 

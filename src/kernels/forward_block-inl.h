@@ -17,14 +17,16 @@
 
 #include <hwy/highway.h>
 
-#include <cmath>
 #include <cstdint>
 
+#include "base/round.h"
 #include "kernels/exp2-inl.h"
 #include "kernels/kernel_table.h"
 #include "kernels/lanes-inl.h"
+#include "kernels/not_finite-inl.h"
 #include "kernels/product-inl.h"
 #include "kernels/score_terms-inl.h"
+#include "kernels/tile_products-inl.h"
 #include "kernels/vector_rule-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -35,13 +37,14 @@ template <class Dot, int N>
 class Forward {
   using T = typename Dot::Real;
   using Operand = typename Dot::Operand;
+  using State = typename Dot::State;
   using D = typename Dot::D;
   using V = hn::Vec<D>;
   using M = hn::Mask<D>;
   using Rule = VectorRule<D>;
   static constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
   static constexpr std::int64_t kWidth = N * kLanes;
-  static constexpr int kGroup = kRowsOf<Dot>;
+  static constexpr int kGroup = kRows;
   static constexpr T kSafeSum =
       T{4096};  // 2^12: float32 sums of 2^12 parts keep 12 bits below their last block
 
@@ -49,25 +52,24 @@ class Forward {
   static HWY_NOINLINE bool block(const ForwardBlock<T>& b) {
     const bool stored = b.exact_reference;
     bool slow = false;
+    State instructions;
+    Scores scores(instructions);
     if (!stored) {
-      if (b.fresh) first_reference(b);
+      if (b.fresh) first_reference(b, scores);
       if (b.terms != nullptr && b.terms->query_positions != nullptr) raise_reference(b);
     }
-    if (stored || !fused(b)) {
+    if (stored || !fused(b, scores)) {
       slow = !stored;
-      store_scores(b);
+      store_scores(b, scores);
       finish_stored(b);
     }
     if (b.kept != nullptr) drop(b);
-    add_values(b);
+    add_values(b, instructions);
     return slow;
   }
 
  private:
-  // Operands that n values along a sum take.
-  static HWY_INLINE std::int64_t operands(std::int64_t n) {
-    return (n + Dot::kValues - 1) / Dot::kValues;
-  }
+  using Scores = Products<Dot, N>;
 
   // Do all lanes see all of these keys (word = kAllLanes), or none any of them (word = 0)?
   static HWY_INLINE bool all_equal(const std::uint64_t* words, int rows, std::uint64_t word) {
@@ -96,12 +98,12 @@ class Forward {
   }
 
   template <int R>
-  static HWY_INLINE void score_tile(const ForwardBlock<T>& b, std::int64_t first, V (&acc)[R][N]) {
-    clear_tile(acc);
+  static HWY_INLINE void score_tile(const ForwardBlock<T>& b, Scores& scores, std::int64_t first,
+                                    V (&acc)[R][N]) {
     const auto* key = static_cast<const Operand*>(b.key.data);
-    multiply<Dot, Layout::kRowMajor>(key + (b.first_key + first) * b.key.stride, b.key.stride,
-                                     operands(b.head_dim), static_cast<const Operand*>(b.query),
-                                     kWidth, acc);
+    scores.template multiply<Layout::kRowMajor>(key + (b.first_key + first) * b.key.stride,
+                                                b.key.stride, first, operands<Dot>(b.head_dim),
+                                                static_cast<const Operand*>(b.query), kWidth, acc);
   }
 
   static HWY_INLINE Operand* probability_row(const ForwardBlock<T>& b, std::int64_t key) {
@@ -118,6 +120,7 @@ class Forward {
 
   struct FusedRows {
     const ForwardBlock<T>& b;
+    Scores& scores;
     FusedState& state;
     template <int R>
     HWY_INLINE void run(std::int64_t first) const {
@@ -130,12 +133,12 @@ class Forward {
       if (words != nullptr && all_equal(words, R, 0)) {
         V none[Dot::kValues];
         for (V& p : none) p = hn::Zero(d);
-        for (std::int64_t i = 0; i < operands(R) * kWidth; i += kLanes)
+        for (std::int64_t i = 0; i < operands<Dot>(R) * kWidth; i += kLanes)
           Dot::store(Dot::join(none), out + i);
         return;
       }
       V acc[R][N];
-      score_tile<R>(b, first, acc);
+      score_tile<R>(b, scores, first, acc);
       if (b.terms != nullptr) finish_scores<T, R, N>(*b.terms, b.scale, first, 0, kWidth, acc);
       if (words == nullptr || all_equal(words, R, kAllLanes)) {
         finish<R, false>(acc, nullptr, out);
@@ -184,13 +187,13 @@ class Forward {
   }
 
   // True when every lane's sum stayed in the safe range; the state's sums are then up to date.
-  static HWY_INLINE bool fused(const ForwardBlock<T>& b) {
+  static HWY_INLINE bool fused(const ForwardBlock<T>& b, Scores& scores) {
     const D d;
     for (std::int64_t l = 0; l < kWidth; l += kLanes) {
       if (!hn::AllFalse(d, is_huge(hn::Load(d, b.state.reference + l)))) return false;
     }
     FusedState state{{}, b.exponent_scale, b.state.reference, kExp2Constants<T>};
-    for_row_groups(b.keys, FusedRows{b, state});
+    for_row_groups(b.keys, FusedRows{b, scores, state});
     bool safe = true;
     for (std::int64_t l = 0; l < kWidth; l += kLanes) {
       safe = safe && hn::AllTrue(d, hn::Lt(hn::Load(d, state.sum + l), hn::Set(d, kSafeSum)));
@@ -207,11 +210,11 @@ class Forward {
   // number near the scores will do, and the whole block need not be stored to find one. Lanes that
   // see none of these keys keep -inf, which sends the block to the stored path if they see a later
   // one.
-  static HWY_INLINE void first_reference(const ForwardBlock<T>& b) {
+  static HWY_INLINE void first_reference(const ForwardBlock<T>& b, Scores& scores) {
     if (b.keys < kGroup) return;
     const D d;
     V acc[kGroup][N];
-    score_tile<kGroup>(b, 0, acc);
+    score_tile<kGroup>(b, scores, 0, acc);
     if (b.terms != nullptr) finish_scores<T, kGroup, N>(*b.terms, b.scale, 0, 0, kWidth, acc);
     const V scale = hn::Set(d, b.exponent_scale);
     LONGSPAN_UNROLL
@@ -228,11 +231,12 @@ class Forward {
 
   struct StoredRows {
     const ForwardBlock<T>& b;
+    Scores& scores;
     template <int R>
     HWY_INLINE void run(std::int64_t first) const {
       const D d;
       V acc[R][N];
-      score_tile<R>(b, first, acc);
+      score_tile<R>(b, scores, first, acc);
       LONGSPAN_UNROLL
       for (int r = 0; r < R; ++r) {
         LONGSPAN_UNROLL
@@ -291,8 +295,8 @@ class Forward {
   }
 
   // scores[key][lane] = the dot products, or with terms the finished scores in natural units.
-  static HWY_INLINE void store_scores(const ForwardBlock<T>& b) {
-    for_row_groups(b.keys, StoredRows{b});
+  static HWY_INLINE void store_scores(const ForwardBlock<T>& b, Scores& scores) {
+    for_row_groups(b.keys, StoredRows{b, scores});
     if (b.terms != nullptr) {
       finish_stored_scores<T>(*b.terms, b.scale, b.keys, kWidth, b.scores);
     }
@@ -382,24 +386,17 @@ class Forward {
     }
   }
 
-  // Component `first` of the values of a key; the kGroup that stand together follow it.
-  static HWY_INLINE const Operand* value_row(const ForwardBlock<T>& b, std::int64_t key,
-                                             std::int64_t first) {
-    return static_cast<const Operand*>(b.value.data) + first / kGroup * b.value.group +
-           (b.first_key + key) / Dot::kValues * b.value.stride + first % kGroup;
-  }
-
   struct ValueRows {
     const ForwardBlock<T>& b;
+    Products<Dot, N>& values;
     template <int R>
     HWY_INLINE void run(std::int64_t first) const {
       const D d;
       V acc[R][N];
-      clear_tile(acc);
       if (b.skip_hidden_values) {
-        multiply_values<FiniteDot<Dot>>(first, acc);
+        multiply<Clean::kA>(first, acc);
       } else {
-        multiply_values<Dot>(first, acc);
+        multiply<Clean::kNothing>(first, acc);
       }
       // The block's sum starts at 0 and is added once: at 65536 keys the error is 7 times smaller.
       LONGSPAN_UNROLL
@@ -411,31 +408,26 @@ class Forward {
         }
       }
     }
-    template <class D_, int R>
-    HWY_INLINE void multiply_values(std::int64_t first, V (&acc)[R][N]) const {
-      multiply<D_, Layout::kColumnMajor>(value_row(b, 0, first), b.value.stride, operands(b.keys),
-                                         probability_row(b, 0), kWidth, acc);
+    template <Clean kClean, int R>
+    HWY_INLINE void multiply(std::int64_t first, V (&acc)[R][N]) const {
+      values.template multiply<Dot::kComponents, kClean>(
+          component<Dot>(b.value, b.first_key, first), b.value.stride, first, operands<Dot>(b.keys),
+          probability_row(b, 0), kWidth, acc);
     }
   };
 
-  static HWY_INLINE void add_values(const ForwardBlock<T>& b) {
-    for_row_groups(b.head_dim_v, ValueRows{b});
-    if (b.skip_hidden_values) add_values_not_finite(b);
-  }
-
-  // What FiniteDot left out, for the lanes that see it.
-  static HWY_NOINLINE void add_values_not_finite(const ForwardBlock<T>& b) {
-    for (std::int64_t k = 0; k < b.keys; ++k) {
-      const int m = static_cast<int>(k % Dot::kValues);
-      for (std::int64_t i = 0; i < b.head_dim_v; ++i) {
-        const T value = Dot::value(*value_row(b, k, i), m);
-        if (std::isfinite(value)) continue;
-        for (std::int64_t lane = 0; lane < kWidth; ++lane) {
-          if (b.visible != nullptr && (b.visible[k] >> lane & 1) == 0) continue;
-          b.state.numerator[i * kWidth + lane] +=
-              Dot::value(probability_row(b, k)[lane], m) * value;
-        }
+  static HWY_INLINE void add_values(const ForwardBlock<T>& b, State& instructions) {
+    if constexpr (Dot::kDepth > Dot::kValues) {  // sums run on to a whole step
+      const std::int64_t end = base::round_up(b.keys, Dot::kDepth) / Dot::kValues * kWidth;
+      for (std::int64_t i = operands<Dot>(b.keys) * kWidth; i < end; ++i) {
+        probability_row(b, 0)[i] = 0;
       }
+    }
+    Products<Dot, N> values(instructions);
+    for_row_groups(b.head_dim_v, ValueRows{b, values});
+    if (b.skip_hidden_values) {
+      add_components_not_finite<Dot>(b.value, b.first_key, b.keys, b.head_dim_v, b.visible,
+                                     probability_row(b, 0), kWidth, b.state.numerator);
     }
   }
 };

@@ -71,7 +71,7 @@ struct OperandFormat {
 // count.
 struct OperandRows {
   const void* data = nullptr;
-  std::int64_t stride = 0;  // from key to key
+  std::int64_t stride = 0;  // from key to key; values may have it from component to component
   std::int64_t group = 0;   // values: from row_multiple components to the next
 };
 
@@ -134,9 +134,14 @@ struct KernelTable {
   void (*write_rows)(const base::RowTarget& target, std::int64_t first, std::int64_t count,
                      std::int64_t dim, std::int64_t width, const T* panel,
                      const T* factors) = nullptr;
-  // The same rows as they are, padded with zeros to `rows` rows of `stride`.
+  // The same rows as numbers of the format, padded with zeros to `rows` rows of `stride`.
   void (*pack_padded)(const base::RowSource& source, std::int64_t first, std::int64_t count,
-                      std::int64_t dim, std::int64_t rows, std::int64_t stride, T* out) = nullptr;
+                      std::int64_t dim, std::int64_t rows, std::int64_t stride,
+                      void* out) = nullptr;
+  // Padded rows as the right side of a product that sums over them, [depth(count)][stride]; null
+  // when they are that as they are (reads_rows).
+  void (*pack_right_rows)(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                          std::int64_t dim, std::int64_t stride, void* rows) = nullptr;
   // Row first + lane of the target, of elements of T, gets panel[dim][lane] * factor: added to what
   // is there, or in its place.
   void (*add_panel)(const base::RowTarget& target, std::int64_t first, std::int64_t count,
@@ -157,6 +162,8 @@ struct KernelTable {
                       std::int64_t head_dim_v) = nullptr;
   bool (*all_finite)(const T* values,
                      std::int64_t count) = nullptr;  // count is a multiple of lanes
+  // Likewise of packed rows: numbers of the format.
+  bool (*all_operands_finite)(const void* numbers, std::int64_t count) = nullptr;
   // kept[key] bit l: dropout keeps the pair of query first_query + l and that key of the tile. Bits
   // past its queries are 0.
   void (*fill_kept)(const DropoutTile& tile, std::uint64_t* kept) = nullptr;

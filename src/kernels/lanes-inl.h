@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// The lanes of a panel in a visibility word, and the accumulators of a tile.
+// The lanes of a panel in a visibility word.
 #if defined(LONGSPAN_KERNELS_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSPAN_KERNELS_LANES_INL_H_
 #undef LONGSPAN_KERNELS_LANES_INL_H_
@@ -12,8 +12,6 @@
 #include <hwy/highway.h>
 
 #include <cstdint>
-
-#include "kernels/product-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
@@ -29,15 +27,6 @@ template <class D>
 HWY_INLINE hn::Mask<D> lane_mask(D d, std::uint64_t word, int n) {
   const std::uint64_t bits = word >> (n * static_cast<std::int64_t>(hn::MaxLanes(D())));
   return hn::LoadMaskBits(d, reinterpret_cast<const std::uint8_t*>(&bits));
-}
-
-template <int R, int N, class V>
-HWY_INLINE void clear_tile(V (&acc)[R][N]) {
-  LONGSPAN_UNROLL
-  for (int r = 0; r < R; ++r) {
-    LONGSPAN_UNROLL
-    for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(hn::DFromV<V>());
-  }
 }
 
 }  // namespace longspan::kernel::HWY_NAMESPACE

@@ -22,6 +22,7 @@
 #include "base/rows.h"
 #include "kernels/elements-inl.h"
 #include "kernels/kernel_table.h"
+#include "kernels/product-inl.h"
 #include "kernels/rows-inl.h"
 #include "kernels/transpose-inl.h"
 
@@ -29,19 +30,32 @@ HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// What every Dot over such pairs shares (product-inl.h); it adds multiply_add and join.
+// What every Dot over such pairs shares (product-inl.h); it adds multiply_add and join. On tiles,
+// State is the tile registers, and kDepth, kRowMultiple and kComponents are those of a tile.
 struct PairOperands {
   using Real = float;
   using Operand = std::uint32_t;
   using D = hn::ScalableTag<float>;
   using DU = hn::RebindToUnsigned<D>;
   using Row = hn::Vec<DU>;
+  struct State {};
   static constexpr int kValues = 2;
+  static constexpr int kDepth = 2;
+  static constexpr int kRowMultiple = kRows;
+  static constexpr Layout kComponents = Layout::kColumnMajor;
   static HWY_INLINE Row load(const Operand* b) { return hn::Load(DU(), b); }
   static HWY_INLINE void store(Row row, Operand* b) { hn::Store(row, DU(), b); }
   static HWY_INLINE Row broadcast(Operand a) { return hn::Set(DU(), a); }
   static HWY_INLINE float value(Operand a, int member) {
     return std::bit_cast<float>(member == 0 ? a << 16 : a & 0xFFFF0000u);
+  }
+  static HWY_INLINE void store_values(Row row, Operand* rows, std::int64_t stride,
+                                      std::int64_t lane) {
+    const hn::Rebind<std::uint16_t, DU> d16;
+    auto* even = reinterpret_cast<std::uint16_t*>(rows) + lane;
+    auto* odd = reinterpret_cast<std::uint16_t*>(rows + stride) + lane;
+    hn::StoreU(hn::TruncateTo(d16, row), d16, even);
+    hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(row)), d16, odd);
   }
   static HWY_INLINE Row finite(Row a) {
     const DU du;
@@ -108,11 +122,11 @@ struct WovenRows {
   }
 };
 
-// Packing for a kernel whose format pads sums to kDepth and rows to kRowMultiple. `Owner` makes the
-// functions those of one kernel: another may be compiled for more instructions.
-template <class Owner, std::int64_t kDepth, std::int64_t kRowMultiple>
+// Packing for a kernel over `Dot`, and its own: another may be compiled for more instructions.
+template <class Dot>
 struct PairPacking {
-  static constexpr OperandFormat kFormat{DType::kBFloat16, kDepth, kRowMultiple, false};
+  static constexpr std::int64_t kRowMultiple = Dot::kRowMultiple;
+  static constexpr OperandFormat kFormat{DType::kBFloat16, Dot::kDepth, kRowMultiple, false};
   using DU = PairOperands::DU;
   static constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(DU()));
 
@@ -158,35 +172,106 @@ struct PairPacking {
     return {rows, stride, 0};
   }
 
-  // kRowMultiple components of all keys together, word by word of keys.
+  // kRowMultiple components of all keys stand together: word by word of keys, or component by
+  // component.
   static OperandRows values(const base::RowSource& source, std::int64_t first, std::int64_t count,
                             std::int64_t dim, void* rows) {
-    constexpr std::int64_t kChunk = kLanes * kRowMultiple;
     const WovenRows from{row(source, first), source.row_stride, source.dim_stride, count, dim};
-    const std::int64_t group = words(count) * kRowMultiple;
+    auto* out = static_cast<std::uint32_t*>(rows);
+    if constexpr (Dot::kComponents == Layout::kRowMajor) {
+      component_rows(from, out);
+      return {rows, words(count), words(count) * kRowMultiple};
+    } else {
+      component_columns(from, out);
+      return {rows, kRowMultiple, words(count) * kRowMultiple};
+    }
+  }
+
+  // The right side of a product that sums over these rows: [words(count)][stride].
+  static void right_rows(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                         std::int64_t dim, std::int64_t stride, void* rows) {
+    const WovenRows from{row(source, first), source.row_stride, source.dim_stride, count, dim};
     auto* out = static_cast<std::uint32_t*>(rows);
     for (std::int64_t r = 0; r < words(count); ++r) {
+      woven(from, r, 0, dim, out + r * stride);
+      std::fill(out + r * stride + dim, out + (r + 1) * stride, 0u);
+    }
+  }
+
+  static void padded(const base::RowSource& source, std::int64_t first, std::int64_t count,
+                     std::int64_t dim, std::int64_t rows, std::int64_t stride, void* out) {
+    const base::BFloat16* from = row(source, first);
+    auto* to = static_cast<base::BFloat16*>(out);
+    for (std::int64_t n = 0; n < count; ++n, from += source.row_stride, to += stride) {
+      if (source.dim_stride == 1) {
+        if (n + kAhead < count) prefetch_row(from + kAhead * source.row_stride, 2 * dim);
+        std::memcpy(to, from, static_cast<std::size_t>(dim) * sizeof(*to));
+      } else {
+        for (std::int64_t c = 0; c < dim; ++c) to[c] = from[c * source.dim_stride];
+      }
+      std::fill(to + dim, to + stride, base::BFloat16{});
+    }
+    std::fill(to, to + (rows - count) * stride, base::BFloat16{});
+  }
+
+  static bool all_finite(const void* numbers, std::int64_t count) {
+    const auto* words = static_cast<const std::uint32_t*>(numbers);
+    const auto is_finite = [](std::uint32_t word) {
+      return (word & 0x7F800000u) != 0x7F800000u && (word & 0x7F80u) != 0x7F80u;
+    };
+    bool all = true;
+    for (std::int64_t i = 0; i < count / 2; ++i) all &= is_finite(words[i]);
+    return all;
+  }
+
+ private:
+  // out[c] = word r of component begin + c, c < n.
+  static HWY_INLINE void woven(const WovenRows& from, std::int64_t r, std::int64_t begin,
+                               std::int64_t n, std::uint32_t* out) {
+    if (2 * r >= from.rows) {
+      std::fill(out, out + n, 0u);
+      return;
+    }
+    std::int64_t c = 0;
+    if (from.dim_stride == 1) {
+      for (; c + kLanes <= n; c += kLanes) hn::StoreU(from.load(r, begin + c), DU(), out + c);
+    }
+    for (; c < n; ++c) out[c] = from.number(r, begin + c);
+  }
+
+  static HWY_INLINE void component_columns(const WovenRows& from, std::uint32_t* out) {
+    constexpr std::int64_t kChunk = kLanes * kRowMultiple;
+    const std::int64_t group = words(from.rows) * kRowMultiple;
+    for (std::int64_t r = 0; r < words(from.rows); ++r) {
       const std::int64_t later = r + kAhead / 2;
-      if (source.dim_stride == 1 && 2 * later < count) from.ahead(later);
-      for (std::int64_t begin = 0; begin < dim; begin += kChunk) {
+      if (from.dim_stride == 1 && 2 * later < from.rows) from.ahead(later);
+      for (std::int64_t begin = 0; begin < from.dim; begin += kChunk) {
         alignas(64) std::uint32_t chunk[kChunk] = {};
-        const std::int64_t n = std::min(kChunk, dim - begin);
-        if (2 * r < count) {
-          std::int64_t c = 0;
-          if (source.dim_stride == 1) {
-            for (; c + kLanes <= n; c += kLanes) {
-              hn::Store(from.load(r, begin + c), DU(), chunk + c);
-            }
-          }
-          for (; c < n; ++c) chunk[c] = from.number(r, begin + c);
-        }
+        const std::int64_t n = std::min(kChunk, from.dim - begin);
+        woven(from, r, begin, n, chunk);
         for (std::int64_t c = 0; c < n; c += kRowMultiple) {
           std::memcpy(out + (begin + c) / kRowMultiple * group + r * kRowMultiple, chunk + c,
                       kRowMultiple * sizeof(std::uint32_t));
         }
       }
     }
-    return {rows, kRowMultiple, group};
+  }
+
+  static HWY_INLINE void component_rows(const WovenRows& from, std::uint32_t* out) {
+    const std::int64_t stride = words(from.rows);
+    const std::int64_t used = (from.rows + 1) / 2;
+    const PlainRows<std::uint32_t> to{out, stride};
+    if (from.dim_stride == 1) {
+      transpose_between<std::uint32_t>(from, used, from.dim, to);
+    } else {
+      for (std::int64_t c = 0; c < from.dim; ++c) {
+        for (std::int64_t r = 0; r < used; ++r) to.set(from.number(r, c), c, r);
+      }
+    }
+    for (std::int64_t c = 0; c < from.dim; ++c) {
+      std::fill(out + c * stride + used, out + (c + 1) * stride, 0u);
+    }
+    std::fill(out + from.dim * stride, out + kFormat.rows(from.dim) * stride, 0u);
   }
 };
 

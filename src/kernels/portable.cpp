@@ -29,7 +29,7 @@ template <class T>
 KernelTable<T> make_table() {
   KernelTable<T> table;
   table.lanes = static_cast<int>(hn::Lanes(hn::ScalableTag<T>()));
-  table.vectors = kTileVectors;
+  table.vectors = kMaxVectors;
   table.key_block = 128;
   table.format = {sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, 1, kRows,
                   /*reads_rows=*/true};
@@ -40,13 +40,16 @@ KernelTable<T> make_table() {
   table.write_rows = write_rows<T>;
   table.forward_block[0] = Forward<PlainDot<T>, 1>::block;
   table.forward_block[1] = Forward<PlainDot<T>, 2>::block;
-  if constexpr (kTileVectors >= 3) table.forward_block[2] = Forward<PlainDot<T>, 3>::block;
+  table.forward_block[2] = Forward<PlainDot<T>, 3>::block;
   table.transpose = transpose<T>;
   table.pack_padded = load_padded<T>;
   table.add_panel = add_panel<T>;
   table.store_rows = store_rows<T>;
   table.merge_state = merge_state<T>;
   table.all_finite = all_finite<T>;
+  table.all_operands_finite = [](const void* numbers, std::int64_t count) {
+    return all_finite(static_cast<const T*>(numbers), count);
+  };
   table.fill_kept = fill_kept;
   return table;
 }

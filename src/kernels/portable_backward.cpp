@@ -21,9 +21,9 @@ namespace {
 
 template <class T>
 void add_backward(KernelTable<T>& table) {
-  table.backward_block[0] = Backward<T, 1>::block;
-  table.backward_block[1] = Backward<T, 2>::block;
-  if constexpr (kTileVectors >= 3) table.backward_block[2] = Backward<T, 3>::block;
+  table.backward_block[0] = Backward<PlainDot<T>, 1>::block;
+  table.backward_block[1] = Backward<PlainDot<T>, 2>::block;
+  table.backward_block[2] = Backward<PlainDot<T>, 3>::block;
 }
 
 void add_backward_tables(PortableKernel& kernel) {

@@ -6,9 +6,10 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <vector>
+#include <deque>
 
 #include "base/check.h"
+#include "kernels/amx.h"
 #include "kernels/avx512_bf16.h"
 #include "kernels/portable.h"
 #include "longspan/execution.h"
@@ -17,23 +18,33 @@ namespace longspan {
 namespace kernel {
 namespace {
 
-std::vector<Kernel> list_kernels() {
-  std::vector<Kernel> kernels;
+std::deque<Kernel> list_kernels() {
+  std::deque<Kernel> kernels;
   for (const PortableKernel& k : portable_kernels()) {
     kernels.push_back({k.name, k.usable ? "" : "this processor lacks the instructions", "",
                        k.float32, k.float32, k.float64});
   }
-  // The tier for bfloat16 stands on the AVX-512 kernel, which serves the other types.
-  Kernel tier{"avx512_bf16", avx512_bf16_refusal(), avx512_bf16_drawback(), {}, {}, {}};
-  const auto avx3 = std::find_if(kernels.begin(), kernels.end(),
-                                 [](const Kernel& k) { return k.name == "avx3"; });
-  if (avx3 == kernels.end()) return kernels;
-  if (tier.usable()) {
-    tier.float32 = avx3->float32;
-    tier.bfloat16 = avx512_bf16_table(avx3->float32);
-    tier.float64 = avx3->float64;
-  }
-  kernels.insert(kernels.begin(), tier);
+  // The tiers for bfloat16 stand on the AVX-512 kernel, which serves the other types.
+  const auto found = std::find_if(kernels.begin(), kernels.end(),
+                                  [](const Kernel& k) { return k.name == "avx3"; });
+  if (found == kernels.end()) return kernels;
+  const Kernel avx3 = *found;
+  const auto add_tier = [&](Kernel tier, KernelTable<float> (*table)(const KernelTable<float>&)) {
+    if (tier.usable()) {
+      tier.float32 = avx3.float32;
+      tier.bfloat16 = table(avx3.float32);
+      tier.float64 = avx3.float64;
+    }
+    kernels.push_front(tier);
+  };
+  add_tier({"avx512_bf16", avx512_bf16_refusal(), avx512_bf16_drawback(), {}, {}, {}},
+           avx512_bf16_table);
+  add_tier({"amx", amx_refusal(), "", {}, {}, {}}, amx_table);
+  return kernels;
+}
+
+std::deque<Kernel>& kernels_here() {
+  static std::deque<Kernel> kernels = list_kernels();
   return kernels;
 }
 
@@ -49,10 +60,9 @@ const Kernel& best_kernel() {
 
 }  // namespace
 
-const std::vector<Kernel>& all_kernels() {
-  static const std::vector<Kernel> kernels = list_kernels();
-  return kernels;
-}
+const std::deque<Kernel>& all_kernels() { return kernels_here(); }
+
+void add_kernel(const Kernel& kernel) { kernels_here().push_back(kernel); }
 
 const Kernel& choose_kernel(const std::string& requested) {
   const bool from_environment = requested.empty();

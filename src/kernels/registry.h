@@ -5,8 +5,8 @@
 // fall-back.
 #pragma once
 
+#include <deque>
 #include <string>
-#include <vector>
 
 #include "kernels/kernel_table.h"
 
@@ -34,7 +34,10 @@ struct Kernel {
 };
 
 // Every kernel in this build, best first.
-const std::vector<Kernel>& all_kernels();
+const std::deque<Kernel>& all_kernels();
+
+// Tests add kernels over software twins of instructions, behind all others, before calls run.
+void add_kernel(const Kernel& kernel);
 
 // `requested` is Execution::kernel; empty means the environment variable LONGSPAN_KERNEL, or the
 // best that runs here. Throws Error(kUnsupported) naming the kernels that there are.

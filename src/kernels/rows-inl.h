@@ -154,7 +154,8 @@ inline constexpr std::int64_t kAhead = 8;  // rows
 
 template <class T>
 void load_padded(const base::RowSource& source, std::int64_t first, std::int64_t count,
-                 std::int64_t dim, std::int64_t rows, std::int64_t stride, T* out) {
+                 std::int64_t dim, std::int64_t rows, std::int64_t stride, void* padded) {
+  T* out = static_cast<T*>(padded);
   visit_rows(source, first, [&]<class E>(const E* data) HWY_ATTR {
     const SourceRows<T, E> from{data, source.row_stride, dim * std::int64_t{sizeof(E)}};
     for (std::int64_t n = 0; n < count; ++n) {
@@ -169,7 +170,7 @@ void load_padded(const base::RowSource& source, std::int64_t first, std::int64_t
 template <class T>
 OperandRows load_keys(const base::RowSource& source, std::int64_t first, std::int64_t count,
                       std::int64_t dim, void* rows) {
-  load_padded(source, first, count, dim, count, dim, static_cast<T*>(rows));
+  load_padded<T>(source, first, count, dim, count, dim, rows);
   return {rows, dim, 0};
 }
 

@@ -90,8 +90,8 @@ HWY_INLINE void finish_scores(const ScoreTerms<T>& terms, T scale, std::int64_t 
 
 // The same for stored scores [keys][width].
 template <class T>
-void finish_stored_scores(const ScoreTerms<T>& terms, T scale, std::int64_t keys,
-                          std::int64_t width, T* scores) {
+HWY_INLINE void finish_stored_scores(const ScoreTerms<T>& terms, T scale, std::int64_t keys,
+                                     std::int64_t width, T* scores) {
   using V = hn::Vec<hn::ScalableTag<T>>;
   const hn::ScalableTag<T> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));

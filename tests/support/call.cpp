@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "support/compare.h"
+#include "twins/twin.h"
 
 namespace longspan::test {
 namespace {
@@ -92,9 +93,26 @@ testing::AssertionResult same_bits(const Output& a, const Output& b) {
 std::vector<std::string> usable_kernels() {
   std::vector<std::string> names;
   for (const KernelInfo& kernel : kernels()) {
-    if (kernel.usable) names.push_back(kernel.name);
+    const bool twin = kernel.name.find("_twin_") != std::string::npos;
+    if (kernel.usable && !twin) names.push_back(kernel.name);
   }
   return names;
+}
+
+std::vector<std::string> kernels_for(DType input) {
+  std::vector<std::string> names = usable_kernels();
+  if (input != DType::kBFloat16) return names;
+  const std::vector<std::string>& twins = twin_kernels();
+  names.insert(names.end(), twins.begin(), twins.begin() + 2);
+  return names;
+}
+
+std::vector<std::tuple<std::string, DType>> kernels_and_types(const std::vector<DType>& types) {
+  std::vector<std::tuple<std::string, DType>> all;
+  for (const DType type : types) {
+    for (const std::string& kernel : kernels_for(type)) all.emplace_back(kernel, type);
+  }
+  return all;
 }
 
 Execution on(const std::string& kernel, int threads) {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <initializer_list>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "longspan/attention.h"
@@ -61,6 +62,11 @@ testing::AssertionResult same_bits(const Output& a, const Output& b);
 
 // Names of the kernels that this machine can run.
 std::vector<std::string> usable_kernels();
+// The same, and for bfloat16 the twins of those that it may not (twins/twin.h), in the best
+// instruction set.
+std::vector<std::string> kernels_for(DType input);
+// All of them, each with the types in which it is a kernel of its own.
+std::vector<std::tuple<std::string, DType>> kernels_and_types(const std::vector<DType>& types);
 Execution on(const std::string& kernel, int threads = 0);
 
 // `call` throws Error with `code` and a message that holds every one of `words`.

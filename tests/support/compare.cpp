@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/registry.h"
+
 namespace longspan::test {
 namespace {
 
@@ -116,8 +118,8 @@ Tolerance tolerance_of(DType output) {
 }
 
 DType row_of(const std::string& kernel, DType input, DType output) {
-  const bool narrow = kernel == "amx" || kernel == "avx512_bf16";
-  return narrow && input == DType::kBFloat16 ? DType::kBFloat16 : output;
+  const DType operands = kernel::choose_kernel(kernel).table<float>(input).format.dtype;
+  return operands == DType::kBFloat16 ? DType::kBFloat16 : output;
 }
 
 testing::AssertionResult matches(const Tensor& output, const Tensor& lse,

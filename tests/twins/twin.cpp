@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// VDPBF16PS in plain arithmetic: the odd members of the pairs first, then the even ones, each step
-// a fused multiply-add rounded to nearest; subnormal inputs and results are 0 of their sign.
+// VDPBF16PS and TDPBF16PS in plain arithmetic, vector by vector, and the kernels over them. Each
+// step is rounded to nearest; subnormal inputs and results are 0 of their sign. Where a vector has
+// fewer than 16 lanes, so has a tile.
 #include "twins/twin.h"
 
-#include <bit>
-#include <cmath>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include <cstring>
 
 #undef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
@@ -26,7 +22,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 
-struct TwinDot : PairOperands {
+struct TwinPairs : PairOperands {
   using V = hn::Vec<D>;
   static HWY_INLINE V flush(V x) {
     const D d;
@@ -38,10 +34,6 @@ struct TwinDot : PairOperands {
     return flush(hn::BitCast(D(), hn::And(a, hn::Set(DU(), 0xFFFF0000u))));
   }
   static HWY_INLINE V even(Row a) { return flush(hn::BitCast(D(), hn::ShiftLeft<16>(a))); }
-  static HWY_INLINE V multiply_add(Row a, Row b, V c) {
-    const V first = flush(hn::MulAdd(odd(a), odd(b), flush(c)));
-    return flush(hn::MulAdd(even(a), even(b), first));
-  }
   static HWY_INLINE Row join(const V (&values)[kValues]) {
     const auto low = round_to_bfloat16(D(), flush(values[0]));
     const auto high = round_to_bfloat16(D(), flush(values[1]));
@@ -49,7 +41,83 @@ struct TwinDot : PairOperands {
   }
 };
 
-void twin_operands(KernelTable<float>& table) { use_pairs<TwinDot>(table); }
+// The odd members of the pairs first, then the even ones.
+struct TwinDot : TwinPairs {
+  static HWY_INLINE V multiply_add(Row a, Row b, V c) {
+    const V first = flush(hn::MulAdd(odd(a), odd(b), flush(c)));
+    return flush(hn::MulAdd(even(a), even(b), first));
+  }
+};
+
+// Odd and even members each have a sum over the depth of a tile; their sum is added to C.
+class TwinTiles {
+  using D = PairOperands::D;
+  using V = hn::Vec<D>;
+  using DU = PairOperands::DU;
+  static constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
+
+ public:
+  template <int kTile>
+  void clear() {
+    std::memset(tiles_[kTile], 0, sizeof(tiles_[kTile]));
+  }
+  template <int kTile>
+  void load(const void* rows, std::int64_t stride) {
+    for (std::int64_t r = 0; r < kTileRows; ++r) {
+      std::memcpy(tiles_[kTile][r], static_cast<const char*>(rows) + r * stride, kRowBytes<kTile>);
+    }
+  }
+  template <int kTile>
+  void store(void* rows, std::int64_t stride) const {
+    for (std::int64_t r = 0; r < kTileRows; ++r) {
+      std::memcpy(static_cast<char*>(rows) + r * stride, tiles_[kTile][r], kRowBytes<kTile>);
+    }
+  }
+  template <int kC, int kA, int kB>
+  void multiply_add() {
+    const D d;
+    V odds[kTileDepth];
+    V evens[kTileDepth];
+    for (int k = 0; k < kTileDepth; ++k) {
+      const auto b = hn::Load(DU(), tiles_[kB][k]);
+      odds[k] = TwinPairs::odd(b);
+      evens[k] = TwinPairs::even(b);
+    }
+    for (int m = 0; m < kTileRows; ++m) {
+      V odd = hn::Zero(d);
+      V even = hn::Zero(d);
+      for (int k = 0; k < kTileDepth; ++k) {
+        const auto a = hn::Set(DU(), tiles_[kA][m][k]);
+        even = TwinPairs::flush(hn::MulAdd(TwinPairs::even(a), evens[k], even));
+        odd = TwinPairs::flush(hn::MulAdd(TwinPairs::odd(a), odds[k], odd));
+      }
+      const V c = TwinPairs::flush(hn::BitCast(d, hn::Load(DU(), tiles_[kC][m])));
+      const V sum = TwinPairs::flush(hn::Add(even, odd));
+      hn::Store(hn::BitCast(DU(), TwinPairs::flush(hn::Add(c, sum))), DU(), tiles_[kC][m]);
+    }
+  }
+
+ private:
+  template <int kTile>
+  static constexpr std::size_t kRowBytes = sizeof(std::uint32_t) *
+                                           (kTile == kTileOfA ? kTileDepth : kLanes);
+  alignas(64) std::uint32_t tiles_[8][kTileRows][kTileDepth] = {};
+};
+
+void twin_operands(KernelTable<float>& amx, KernelTable<float>& avx512_bf16) {
+  use_pairs<TileDot<TwinPairs, TwinTiles>>(amx);
+  use_pairs<TwinDot>(avx512_bf16);
+}
+
+int twin_tile(test::Tile& c, const test::Tile& a, const test::Tile& b) {
+  TwinTiles tiles;
+  tiles.load<0>(&c, 64);
+  tiles.load<kTileOfA>(&a, 64);
+  tiles.load<7>(&b, 64);
+  tiles.multiply_add<0, kTileOfA, 7>();
+  tiles.store<0>(&c, 64);
+  return static_cast<int>(hn::MaxLanes(hn::ScalableTag<float>()));
+}
 
 }  // namespace longspan::kernel::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -58,28 +126,40 @@ HWY_AFTER_NAMESPACE();
 #include <algorithm>
 #include <cctype>
 
-#include "kernels/registry.h"
-
 namespace longspan::kernel {
 HWY_EXPORT(twin_operands);
+HWY_EXPORT(twin_tile);
 
 namespace {
 
-std::vector<test::TwinKernel> list_twins() {
-  std::vector<test::TwinKernel> twins;
-  const auto runs = hwy::SupportedTargets() & static_cast<std::int64_t>(HWY_TARGETS);
-  for (int bit = 0; bit < 63; ++bit) {
+std::int64_t targets() { return hwy::SupportedTargets() & static_cast<std::int64_t>(HWY_TARGETS); }
+
+std::vector<std::string> add_twins() {
+  std::vector<std::string> names;
+  for (int bit = 0; bit < 63; ++bit) {  // lower bits are better targets
     const std::int64_t target = std::int64_t{1} << bit;
-    if ((runs & target) == 0) continue;
+    if ((targets() & target) == 0) continue;
     std::string name = hwy::TargetName(target);
     std::transform(name.begin(), name.end(), name.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    test::TwinKernel twin{"VDPBF16PS in " + name, choose_kernel(name).float32};
+    Kernel amx = choose_kernel(name);
+    amx.drawback = "it is software, for tests";
+    Kernel avx512_bf16 = amx;
+    amx.name = "amx_twin_" + name;
+    avx512_bf16.name = "avx512_bf16_twin_" + name;
     hwy::GetChosenTarget().Update(target);
-    HWY_DYNAMIC_DISPATCH(twin_operands)(twin.table);
-    twins.push_back(twin);
+    HWY_DYNAMIC_DISPATCH(twin_operands)(amx.bfloat16, avx512_bf16.bfloat16);
+    for (const Kernel& twin : {amx, avx512_bf16}) {
+      add_kernel(twin);
+      names.push_back(twin.name);
+    }
   }
-  return twins;
+  return names;
+}
+
+int best_twin_tile(test::Tile& c, const test::Tile& a, const test::Tile& b) {
+  hwy::GetChosenTarget().Update(targets());
+  return HWY_DYNAMIC_DISPATCH(twin_tile)(c, a, b);
 }
 
 }  // namespace
@@ -87,34 +167,20 @@ std::vector<test::TwinKernel> list_twins() {
 
 namespace longspan::test {
 
-const std::vector<TwinKernel>& twin_kernels() {
-  static const std::vector<TwinKernel> twins = kernel::list_twins();
+const std::vector<std::string>& twin_kernels() {
+  static const std::vector<std::string> twins = kernel::add_twins();
   return twins;
 }
 
-float twin_dot(float acc, std::uint32_t a, std::uint32_t b) {
-  const auto flush = [](float x) {
-    return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0F, x) : x;
-  };
-  const auto step = [&](float x, float y, float c) {
-    return flush(std::fma(flush(x), flush(y), flush(c)));
-  };
-  const auto odd = [](std::uint32_t pair) { return std::bit_cast<float>(pair & 0xFFFF0000u); };
-  const auto even = [](std::uint32_t pair) { return std::bit_cast<float>(pair << 16); };
-  return step(even(a), even(b), step(odd(a), odd(b), acc));
+const kernel::Kernel* twin_of(const kernel::Kernel& tier) {
+  // Elsewhere a vector of lanes is shorter, or 2^x is computed another way.
+  const kernel::Kernel& twin = kernel::choose_kernel(tier.name + "_twin_avx3");
+  return &twin;
 }
 
-#if defined(__x86_64__)
-__attribute__((target("avx512f,avx512bf16"))) void hardware_dot(float* acc, const std::uint32_t* a,
-                                                                const std::uint32_t* b) {
-  const __m512 sum =
-      _mm512_dpbf16_ps(_mm512_loadu_ps(acc), reinterpret_cast<__m512bh>(_mm512_loadu_si512(a)),
-                       reinterpret_cast<__m512bh>(_mm512_loadu_si512(b)));
-  _mm512_storeu_ps(acc, sum);
+int twin_tile_columns(Tile& c, const Tile& a, const Tile& b) {
+  return kernel::best_twin_tile(c, a, b);
 }
-#else
-void hardware_dot(float*, const std::uint32_t*, const std::uint32_t*) {}
-#endif
 
 }  // namespace longspan::test
 #endif  // HWY_ONCE

@@ -25,6 +25,7 @@ struct ForwardCall : AttentionCall<T> {
   KeySegments segments;
   bool packs_keys = false;       // key or value rows are copied before a kernel reads them
   bool exact_reference = false;  // keep the true maximum (the paper's chunk summary)
+  bool decodes = false;          // few queries: the heads that share keys are handled as rows
 };
 
 // A panel with its tensors. Row n of the sources and targets is query n of the head; absent targets

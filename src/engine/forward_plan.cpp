@@ -53,7 +53,9 @@ class Planner {
                                      static_cast<std::int64_t>(sizeof(T));
     std::int64_t panels =
         std::clamp(second_level_cache() * 2 / 3 / panel_bytes, kLeastPanels, kMostPanels);
-    if (execution_.query_chunk > 0) {
+    if (call_.decodes) {
+      panels = units_;  // all rows that read the same keys
+    } else if (execution_.query_chunk > 0) {
       panels = ceil_div(execution_.query_chunk, plan_.rows_per_panel) * group_;
     } else {
       panels = std::min(panels, lists_ * units_ / (kTasksPerThread * requested_threads_));

@@ -19,11 +19,19 @@
 #include "engine/forward_worker.h"
 #include "exact/call_setup.h"
 #include "exact/checked_call.h"
+#include "kernels/decode_block.h"
 #include "kernels/registry.h"
 
 namespace longspan {
 namespace exact {
 namespace {
+
+// Few queries are bound by the reading of keys: then all queries that share keys are handled
+// together, while keys and values stay where they are. What decode does not do takes the panels.
+bool decodes(const CheckedCall& call, std::int64_t group, bool exact_reference) {
+  return group * call.seqlen_q <= kernel::kDecodeRows && call.key.strides[3] == 1 &&
+         call.value.strides[3] == 1 && call.dropout.threshold == 0 && !exact_reference;
+}
 
 // The results of a call: (output, lse), or the summary (numerator in `output`, sum, max).
 struct Results {
@@ -52,6 +60,7 @@ class ExactForward {
                        engine::gains_by_packing(value, checked.head_dim_v);
     call_.exact_reference = exact_reference;
     group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
+    call_.decodes = decodes(checked, group_, exact_reference);
     plan_ = engine::plan_forward(
         call_, {checked.batch, checked.num_heads, checked.num_heads_kv, checked.seqlen_q},
         execution);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Loads what the rows of a tile have beside their dot products, row by row, and runs the kernel.
+// Tiles outside, kv heads inside. Loads what the rows of a tile have beside their dot products, row
+// by row, and runs the kernel.
 #include "engine/decode_segment.h"
 
 #include <algorithm>
@@ -16,14 +17,20 @@ using kernel::kDecodeKeys;
 using kernel::kDecodeRows;
 
 template <class T>
+DecodeSegment<T>::DecodeSegment(const ForwardCall<T>& call, std::int64_t panels)
+    : call_(call),
+      most_rows_(panels * call.decode_queries),
+      stride_(base::round_up(call.head_dim, call.kernel->lanes)),
+      stride_v_(base::round_up(call.head_dim_v, call.kernel->lanes)),
+      groups_(static_cast<std::size_t>(call.decodes() ? panels : 0)),
+      terms_(static_cast<std::size_t>(most_rows_)) {}
+
+template <class T>
 void DecodeSegment<T>::carve(base::Carver& carver) {
-  const std::int64_t lanes = call_.kernel->lanes;
-  stride_ = base::round_up(call_.head_dim, lanes);
-  stride_v_ = base::round_up(call_.head_dim_v, lanes);
-  queries_ = carver.take<T>(kDecodeRows * stride_);
-  reference_ = carver.take<T>(kDecodeRows);
-  sum_ = carver.take<T>(kDecodeRows);
-  numerator_ = carver.take<T>(kDecodeRows * stride_v_);
+  queries_ = carver.take<T>(most_rows_ * stride_);
+  reference_ = carver.take<T>(most_rows_);
+  sum_ = carver.take<T>(most_rows_);
+  numerator_ = carver.take<T>(most_rows_ * stride_v_);
   if (call_.bias.data != nullptr) bias_ = carver.take<T>(kDecodeRows * kDecodeKeys);
   if (call_.alibi_slopes.data != nullptr) {
     query_positions_ = carver.take<T>(kDecodeRows);
@@ -33,22 +40,34 @@ void DecodeSegment<T>::carve(base::Carver& carver) {
 
 template <class T>
 void DecodeSegment<T>::load_queries(const ForwardTask& task) {
-  rows_ = 0;
-  for (const PanelRows& panel : task.panels) {
-    call_.kernel->pack_padded(panel.query, panel.first, panel.count, call_.head_dim, panel.count,
-                              stride_, queries_ + rows_ * stride_);
-    for (std::int64_t row = rows_; row < rows_ + panel.count; ++row) {
-      kernel::ScoreTerms<T>& terms = terms_[row];
-      terms.softcap = static_cast<T>(call_.softcap);
-      terms.softcap_inverse = call_.softcap > 0 ? static_cast<T>(1 / call_.softcap) : T{0};
-      if (bias_ != nullptr) terms.bias = bias_ + row * kDecodeKeys;
-      if (query_positions_ != nullptr) {
+  const auto panels = static_cast<std::int64_t>(task.panels.size());
+  const std::int64_t together = panels / task.heads_kv;
+  groups_.resize(static_cast<std::size_t>(task.heads_kv));
+  std::int64_t row = 0;
+  for (std::int64_t h = 0; h < task.heads_kv; ++h) {
+    Group& group = groups_[static_cast<std::size_t>(h)];
+    group.first_panel = h * together;
+    group.panels = task.panels.subspan(static_cast<std::size_t>(group.first_panel),
+                                       static_cast<std::size_t>(together));
+    group.key = shifted(task.key, h * task.key_head_stride);
+    group.value = shifted(task.value, h * task.value_head_stride);
+    group.first_row = row;
+    for (const PanelRows& panel : group.panels) {
+      call_.kernel->pack_padded(panel.query, panel.first, panel.count, call_.head_dim, panel.count,
+                                stride_, queries_ + row * stride_);
+      for (const std::int64_t end = row + panel.count; row < end; ++row) {
+        const std::int64_t in_group = row - group.first_row;
+        kernel::ScoreTerms<T>& terms = terms_[static_cast<std::size_t>(row)];
+        terms.softcap = static_cast<T>(call_.softcap);
+        terms.softcap_inverse = call_.softcap > 0 ? static_cast<T>(1 / call_.softcap) : T{0};
+        if (bias_ != nullptr) terms.bias = bias_ + in_group * kDecodeKeys;
+        if (query_positions_ == nullptr) continue;
         terms.alibi_slope = static_cast<T>(call_.alibi_slopes.at(task.batch, panel.head));
         terms.query_positions = key_positions_;
-        terms.key_positions = query_positions_ + row;
+        terms.key_positions = query_positions_ + in_group;
       }
     }
-    rows_ += panel.count;
+    group.rows = row - group.first_row;
   }
 }
 
@@ -56,88 +75,130 @@ template <class T>
 void DecodeSegment<T>::run(const ForwardTask& task, mask::Range segment,
                            const std::vector<mask::Range>& hulls,
                            const std::vector<kernel::PanelState<T>>& states) {
-  partial_ = false;
-  run_blocks(task, segment, hulls, /*skip_hidden_values=*/false);
-  // 0 * NaN is NaN, as in ForwardWorker.
-  if (partial_ && !call_.kernel->all_finite(numerator_, rows_ * stride_v_)) {
-    run_blocks(task, segment, hulls, /*skip_hidden_values=*/true);
-  }
-  std::int64_t row = 0;
-  for (std::size_t p = 0; p < task.panels.size(); ++p) {
-    const std::int64_t count = task.panels[p].count;
-    std::copy_n(reference_ + row, count, states[p].reference);
-    std::copy_n(sum_ + row, count, states[p].sum);
-    call_.kernel->transpose(numerator_ + row * stride_v_, stride_v_, count, call_.head_dim_v,
-                            states[p].numerator,
-                            base::round_up(count, std::int64_t{call_.kernel->lanes}));
-    row += count;
+  run_blocks(task, segment, hulls, groups_, /*skip_hidden_values=*/false);
+  for (Group& group : groups_) {
+    // 0 * NaN is NaN, as in ForwardWorker.
+    if (group.partial &&
+        !call_.kernel->all_finite(numerator(group.first_row), group.rows * stride_v_)) {
+      run_blocks(task, segment, hulls, {&group, 1}, /*skip_hidden_values=*/true);
+    }
+    std::int64_t row = group.first_row;
+    for (std::size_t p = 0; p < group.panels.size(); ++p) {
+      const std::int64_t count = group.panels[p].count;
+      const auto& state = states[static_cast<std::size_t>(group.first_panel) + p];
+      std::copy_n(reference_ + row, count, state.reference);
+      std::copy_n(sum_ + row, count, state.sum);
+      call_.kernel->transpose(numerator(row), stride_v_, count, call_.head_dim_v, state.numerator,
+                              base::round_up(count, std::int64_t{call_.kernel->lanes}));
+      row += count;
+    }
   }
 }
 
 template <class T>
+void DecodeSegment<T>::clear(const Group& group) {
+  std::fill_n(reference_ + group.first_row, group.rows, -std::numeric_limits<T>::infinity());
+  std::fill_n(sum_ + group.first_row, group.rows, T{0});
+  std::fill_n(numerator(group.first_row), group.rows * stride_v_, T{0});
+}
+
+// What is fetched ahead is the next tile: about 8 KiB of keys and as much of values.
+template <class T>
+std::int64_t DecodeSegment<T>::keys_per_tile(const ForwardTask& task) const {
+  constexpr std::int64_t kBytes = 8192;
+  constexpr std::int64_t kMultiple = 16;
+  const std::int64_t row_bytes =
+      call_.head_dim * static_cast<std::int64_t>(size_of(task.key.dtype));
+  return std::clamp(kBytes / row_bytes / kMultiple * kMultiple, kMultiple, kDecodeKeys);
+}
+
+// Blocks and tiles are counted from the start of the segment, whatever is visible.
+template <class T>
 void DecodeSegment<T>::run_blocks(const ForwardTask& task, mask::Range segment,
-                                  const std::vector<mask::Range>& hulls, bool skip_hidden_values) {
-  std::fill_n(reference_, rows_, -std::numeric_limits<T>::infinity());
-  std::fill_n(sum_, rows_, T{0});
-  std::fill_n(numerator_, rows_ * stride_v_, T{0});
+                                  const std::vector<mask::Range>& hulls, std::span<Group> groups,
+                                  bool skip_hidden_values) {
+  for (Group& group : groups) {
+    clear(group);
+    group.partial = false;
+  }
+  const std::int64_t step = call_.kernel->key_block;
+  const std::int64_t tile = keys_per_tile(task);
+  for (std::int64_t block = segment.begin; block < segment.end; block += step) {
+    const mask::Range keys{block, std::min(block + step, segment.end)};
+    const auto first = hulls.begin() + groups.front().first_panel;
+    const auto last = hulls.begin() + groups.back().first_panel +
+                      static_cast<std::int64_t>(groups.back().panels.size());
+    const std::int64_t met = std::count_if(
+        first, last, [&](mask::Range hull) { return !mask::intersect(keys, hull).empty(); });
+    if (met == 0) continue;
+    if (call_.stop.stop_requested()) {
+      base::fail(ErrorCode::kCancelled, "attention: stopped on request");
+    }
+    for (std::int64_t begin = keys.begin; begin < keys.end; begin += tile) {
+      const mask::Range now{begin, std::min(begin + tile, keys.end)};
+      // As many keys as now, at the end of the segment some of them again.
+      const std::int64_t later = std::min(now.end, segment.end - now.size());
+      for (std::size_t g = 0; g < groups.size(); ++g) {
+        const bool turns = g + 1 < groups.size();
+        run_tile(task, groups[g], now, turns ? groups[g + 1] : groups.front(),
+                 turns ? now : mask::Range{later, later + now.size()}, skip_hidden_values);
+      }
+    }
+    if (call_.progress != nullptr && !skip_hidden_values) call_.progress->done += met;
+  }
+}
+
+template <class T>
+void DecodeSegment<T>::run_tile(const ForwardTask& task, Group& group, mask::Range keys,
+                                const Group& next, mask::Range next_keys, bool skip_hidden_values) {
+  if (!load_terms(task, group, keys)) return;
+  group.partial = group.partial || hides_;
   kernel::DecodeBlock<T> b;
-  b.query = queries_;
-  b.key = task.key;
-  b.value = task.value;
-  b.end = segment.end;
-  b.rows = rows_;
+  b.query = queries_ + group.first_row * stride_;
+  b.key = group.key;
+  b.value = group.value;
+  b.first_key = keys.begin;
+  b.keys = keys.size();
+  b.rows = group.rows;
   b.head_dim = call_.head_dim;
   b.head_dim_v = call_.head_dim_v;
   b.stride = stride_;
   b.stride_v = stride_v_;
   b.scale = static_cast<T>(call_.scale);
   b.exponent_scale = call_.exponent_scale();
-  b.terms = call_.has_terms() ? terms_ : nullptr;
+  b.visible = hides_ ? visible_ : nullptr;
+  b.terms = call_.has_terms() ? terms_.data() + group.first_row : nullptr;
   b.skip_hidden_values = skip_hidden_values;
-  b.reference = reference_;
-  b.sum = sum_;
-  b.numerator = numerator_;
-  // Blocks and tiles are counted from the start of the segment, whatever is visible: which keys are
-  // summed together must not depend on the rows beside.
-  const std::int64_t step = call_.kernel->key_block;
-  for (std::int64_t block = segment.begin; block < segment.end; block += step) {
-    const mask::Range keys{block, std::min(block + step, segment.end)};
-    std::int64_t met = 0;
-    for (std::size_t p = 0; p < task.panels.size(); ++p) {
-      met += mask::intersect(keys, hulls[p]).empty() ? 0 : 1;
-    }
-    if (met == 0) continue;
-    if (call_.stop.stop_requested()) {
-      base::fail(ErrorCode::kCancelled, "attention: stopped on request");
-    }
-    for (std::int64_t first = keys.begin; first < keys.end; first += kDecodeKeys) {
-      const mask::Range tile{first, std::min(first + kDecodeKeys, keys.end)};
-      if (!load_terms(task, tile)) continue;
-      b.first_key = tile.begin;
-      b.keys = tile.size();
-      b.visible = hides_ ? visible_ : nullptr;
-      call_.kernel->decode_block(b);
-    }
-    if (call_.progress != nullptr && !skip_hidden_values) call_.progress->done += met;
-  }
+  b.reference = reference_ + group.first_row;
+  b.sum = sum_ + group.first_row;
+  b.numerator = numerator(group.first_row);
+  b.key_ahead = rows_ahead(next.key, next_keys, call_.head_dim);
+  b.value_ahead = rows_ahead(next.value, next_keys, call_.head_dim_v);
+  call_.kernel->decode_block(b);
 }
 
 // False when no row sees a key of the tile.
 template <class T>
-bool DecodeSegment<T>::load_terms(const ForwardTask& task, mask::Range keys) {
+bool DecodeSegment<T>::load_terms(const ForwardTask& task, const Group& group, mask::Range keys) {
   hides_ = false;
-  if (!call_.mask->everything_visible() && !load_visibility(task, keys)) return false;
-  if (bias_ != nullptr) load_bias(task, keys);
-  if (query_positions_ != nullptr) load_positions(task, keys);
-  partial_ = partial_ || hides_;
+  if (!call_.mask->everything_visible() && !load_visibility(task, group, keys)) return false;
+  if (bias_ != nullptr) load_bias(task, group, keys);
+  if (query_positions_ != nullptr) {
+    T* positions = query_positions_;
+    for (const PanelRows& panel : group.panels) {
+      load_positions(*call_.mask, task.batch, panel, keys, panel.count, positions, key_positions_);
+      positions += panel.count;
+    }
+  }
   return true;
 }
 
 template <class T>
-bool DecodeSegment<T>::load_visibility(const ForwardTask& task, mask::Range keys) {
+bool DecodeSegment<T>::load_visibility(const ForwardTask& task, const Group& group,
+                                       mask::Range keys) {
   std::uint64_t* words = visible_;
   bool seen = false;
-  for (const PanelRows& panel : task.panels) {
+  for (const PanelRows& panel : group.panels) {
     const mask::Coverage coverage =
         call_.mask->coverage(task.batch, panel.head, panel.range(), keys);
     const bool full = coverage == mask::Coverage::kFull;
@@ -160,16 +221,16 @@ bool DecodeSegment<T>::load_visibility(const ForwardTask& task, mask::Range keys
 
 // Bias as it lies in memory; -inf excludes.
 template <class T>
-void DecodeSegment<T>::load_bias(const ForwardTask& task, mask::Range keys) {
-  if (!hides_) std::fill_n(visible_, rows_, ~std::uint64_t{0});
-  std::int64_t row = 0;
-  for (const PanelRows& panel : task.panels) {
+void DecodeSegment<T>::load_bias(const ForwardTask& task, const Group& group, mask::Range keys) {
+  if (!hides_) std::fill_n(visible_, group.rows, ~std::uint64_t{0});
+  T* rows = bias_;
+  for (const PanelRows& panel : group.panels) {
     call_.kernel->pack_padded(bias_rows(call_.bias, task.batch, panel.head, keys.begin),
                               panel.first, panel.count, keys.size(), panel.count, kDecodeKeys,
-                              bias_ + row * kDecodeKeys);
-    row += panel.count;
+                              rows);
+    rows += panel.count * kDecodeKeys;
   }
-  for (row = 0; row < rows_; ++row) {
+  for (std::int64_t row = 0; row < group.rows; ++row) {
     for (std::int64_t k = 0; k < keys.size(); ++k) {
       T& bias = bias_[row * kDecodeKeys + k];
       if (bias != -std::numeric_limits<T>::infinity()) continue;
@@ -177,16 +238,6 @@ void DecodeSegment<T>::load_bias(const ForwardTask& task, mask::Range keys) {
       visible_[row] &= ~(std::uint64_t{1} << k);
       hides_ = true;
     }
-  }
-}
-
-template <class T>
-void DecodeSegment<T>::load_positions(const ForwardTask& task, mask::Range keys) {
-  T* positions = query_positions_;
-  for (const PanelRows& panel : task.panels) {
-    engine::load_positions(*call_.mask, task.batch, panel, keys, panel.count, positions,
-                           key_positions_);
-    positions += panel.count;
   }
 }
 

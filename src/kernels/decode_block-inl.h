@@ -36,36 +36,33 @@ HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rows of keys or of values, read in order while later ones are fetched.
+// Rows of keys or of values, read in order while those of the next block are fetched.
 template <class T, class E>
 class Stream {
   using D = hn::ScalableTag<T>;
   using V = hn::Vec<D>;
   static constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
-  static constexpr std::int64_t kLine = 64;
-  static constexpr std::int64_t kBytesAhead = 16384;
 
  public:
-  Stream(const base::RowSource& source, std::int64_t first, std::int64_t end, std::int64_t dim)
+  static constexpr bool kVectors = Elements<T, E>::kVectors;
+  static constexpr std::int64_t kLine = 64 / std::int64_t{sizeof(E)};  // numbers of a cache line
+
+  Stream(const base::RowSource& source, std::int64_t first, std::int64_t dim,
+         const RowsAhead& ahead)
       : data_(static_cast<const E*>(source.data) + first * source.row_stride),
+        ahead_(ahead.data),
         stride_(source.row_stride),
-        dim_(dim),
-        bytes_(dim * std::int64_t{sizeof(E)}),
-        ahead_(std::max<std::int64_t>(kBytesAhead / bytes_, 8)),
-        last_(end - first) {}
+        ahead_stride_(ahead.stride),
+        dim_(dim) {}
 
   std::int64_t dim() const { return dim_; }
 
-  // The row that is `ahead_` rows after this one goes to the second level cache.
-  HWY_INLINE void fetch_ahead(std::int64_t n) const {
-    if (n + ahead_ >= last_) return;
-    const char* row = reinterpret_cast<const char*>(data_ + (n + ahead_) * stride_);
-    for (std::int64_t at = 0; at < bytes_; at += kLine) {
-      __builtin_prefetch(row + at, /*rw=*/0, /*locality=*/2);
-    }
+  // The line of number c in row n of the next block goes to the second level cache.
+  HWY_INLINE void fetch_ahead(std::int64_t n, std::int64_t c) const {
+    __builtin_prefetch(ahead_ + n * ahead_stride_ + c * std::int64_t{sizeof(E)}, /*rw=*/0,
+                       /*locality=*/2);
   }
 
-  static constexpr bool kVectors = Elements<T, E>::kVectors;
   HWY_INLINE V whole(std::int64_t n, std::int64_t c) const {
     return Elements<T, E>::load(data_ + n * stride_ + c);
   }
@@ -83,11 +80,10 @@ class Stream {
 
  private:
   const E* data_;
+  const char* ahead_;
   std::int64_t stride_;
+  std::int64_t ahead_stride_;  // in bytes
   std::int64_t dim_;
-  std::int64_t bytes_;  // of a row
-  std::int64_t ahead_;  // rows
-  std::int64_t last_;   // rows that there are
 };
 
 template <class T, class E>
@@ -105,8 +101,8 @@ class Decode {
  public:
   explicit Decode(const DecodeBlock<T>& block)
       : b_(block),
-        key_(block.key, block.first_key, block.end, block.head_dim),
-        value_(block.value, block.first_key, block.end, block.head_dim_v) {}
+        key_(block.key, block.first_key, block.head_dim, block.key_ahead),
+        value_(block.value, block.first_key, block.head_dim_v, block.value_ahead) {}
 
   HWY_INLINE void run() {
     for (std::int64_t first = 0; first < b_.keys; first += kStep) {
@@ -163,32 +159,42 @@ class Decode {
   HWY_INLINE void dots_of(std::int64_t row, std::int64_t first, std::int64_t k,
                           T (&sums)[R][kLanes * kLanes]) const {
     const D d;
-    if (row == 0) {
-      for (int n = 0; n < K; ++n) key_.fetch_ahead(first + k + n);
-    }
     V acc[R][K];
     clear_tile(acc);
+    const Stream<T, E> keys = key_;
+    const T* query = b_.query + row * b_.stride;
+    const std::int64_t stride = b_.stride;
+    const std::int64_t key = first + k;
     const auto add = [&](std::int64_t c, const auto& load) HWY_ATTR {
-      V key[K];
+      V numbers[K];
       LONGSPAN_UNROLL
-      for (int n = 0; n < K; ++n) key[n] = load(first + k + n, c);
+      for (int n = 0; n < K; ++n) numbers[n] = load(key + n, c);
       LONGSPAN_UNROLL
       for (int r = 0; r < R; ++r) {
-        const V query = hn::Load(d, b_.query + (row + r) * b_.stride + c);
+        const V factor = hn::Load(d, query + r * stride + c);
         LONGSPAN_UNROLL
-        for (int n = 0; n < K; ++n) acc[r][n] = hn::MulAdd(query, key[n], acc[r][n]);
+        for (int n = 0; n < K; ++n) acc[r][n] = hn::MulAdd(factor, numbers[n], acc[r][n]);
       }
     };
+    const auto whole = [&](std::int64_t n, std::int64_t at) HWY_ATTR { return keys.whole(n, at); };
+    const auto part = [&](std::int64_t n, std::int64_t at) HWY_ATTR { return keys.part(n, at); };
+    const auto fetch = [&](std::int64_t c) HWY_ATTR {
+      LONGSPAN_UNROLL
+      for (int n = 0; n < K; ++n) keys.fetch_ahead(key + n, c);
+    };
+    constexpr std::int64_t kLine = Stream<T, E>::kLine;
     const std::int64_t dim = b_.head_dim;
     std::int64_t c = 0;
     if constexpr (Stream<T, E>::kVectors) {
-      for (; c + kLanes <= dim; c += kLanes) {
-        add(c, [&](std::int64_t n, std::int64_t at) HWY_ATTR { return key_.whole(n, at); });
+      for (; c + kLine <= dim; c += kLine) {
+        fetch(c);
+        LONGSPAN_UNROLL
+        for (std::int64_t i = 0; i < kLine; i += kLanes) add(c + i, whole);
       }
+      if (c < dim) fetch(c);
+      for (; c + kLanes <= dim; c += kLanes) add(c, whole);
     }
-    for (; c < dim; c += kLanes) {
-      add(c, [&](std::int64_t n, std::int64_t at) HWY_ATTR { return key_.part(n, at); });
-    }
+    for (; c < dim; c += kLanes) add(c, part);
     LONGSPAN_UNROLL
     for (int r = 0; r < R; ++r) {
       LONGSPAN_UNROLL
@@ -285,9 +291,10 @@ class Decode {
     constexpr int N = kAccumulators / R;
     const std::int64_t dim = b_.head_dim_v;
     std::int64_t c = 0;
-    const auto whole = [&](std::int64_t n, std::int64_t at)
-                           HWY_ATTR { return value_.whole(n, at); };
-    const auto part = [&](std::int64_t n, std::int64_t at) HWY_ATTR { return value_.part(n, at); };
+    const auto whole = [](const auto& s, std::int64_t n, std::int64_t at)
+                           HWY_ATTR { return s.whole(n, at); };
+    const auto part = [](const auto& s, std::int64_t n, std::int64_t at)
+                          HWY_ATTR { return s.part(n, at); };
     if constexpr (Stream<T, E>::kVectors) {
       for (; c + N * kLanes <= dim; c += N * kLanes) {
         add_values_of<R, N, kFinite>(row, first, keys, c, whole);
@@ -306,17 +313,22 @@ class Decode {
     const D d;
     V acc[R][N];
     clear_tile(acc);
+    const Stream<T, E> values = value_;
+    const T* weights = weights_[row];
     for (std::int64_t k = 0; k < keys; ++k) {
-      if (row == 0 && c == 0) value_.fetch_ahead(first + k);
+      LONGSPAN_UNROLL
+      for (std::int64_t i = 0; i < N * kLanes; i += Stream<T, E>::kLine) {
+        values.fetch_ahead(first + k, c + i);
+      }
       V value[N];
       LONGSPAN_UNROLL
       for (int n = 0; n < N; ++n) {
-        value[n] = load(first + k, c + n * kLanes);
+        value[n] = load(values, first + k, c + n * kLanes);
         if (kFinite) value[n] = hn::IfThenElseZero(hn::IsFinite(value[n]), value[n]);
       }
       LONGSPAN_UNROLL
       for (int r = 0; r < R; ++r) {
-        const V weight = hn::Set(d, weights_[row + r][k]);
+        const V weight = hn::Set(d, weights[r * kStep + k]);
         LONGSPAN_UNROLL
         for (int n = 0; n < N; ++n) acc[r][n] = hn::MulAdd(weight, value[n], acc[r][n]);
       }

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "base/rows.h"
+#include "kernels/backward_block.h"
 #include "kernels/kernel_table.h"
 
 namespace longspan::kernel {
@@ -23,7 +24,6 @@ struct DecodeBlock {
   base::RowSource value;
   std::int64_t first_key = 0;
   std::int64_t keys = 0;  // at most kDecodeKeys
-  std::int64_t end = 0;   // of the rows that may be fetched ahead
   std::int64_t rows = 0;  // at most kDecodeRows
   std::int64_t head_dim = 0;
   std::int64_t head_dim_v = 0;
@@ -40,6 +40,10 @@ struct DecodeBlock {
   T* reference = nullptr;
   T* sum = nullptr;
   T* numerator = nullptr;
+  // Keys and values that are read next, row for row: `keys` rows at least. They are fetched between
+  // the multiplications; all at once they would fill the line buffers.
+  RowsAhead key_ahead;
+  RowsAhead value_ahead;
 };
 
 }  // namespace longspan::kernel

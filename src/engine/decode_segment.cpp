@@ -16,6 +16,32 @@ namespace longspan::engine {
 using kernel::kDecodeKeys;
 using kernel::kDecodeRows;
 
+namespace {
+
+// Part `part` of `parts` of the rows of all heads, in the order of memory: heads that stand side by
+// side are fetched across, page by page.
+kernel::FetchAhead fetch_part(const RowSource& source, mask::Range rows, std::int64_t dim,
+                              std::int64_t heads, std::int64_t head_stride, std::int64_t part,
+                              std::int64_t parts) noexcept {
+  constexpr std::int64_t kLine = 64;
+  const auto size = static_cast<std::int64_t>(size_of(source.dtype));
+  const std::int64_t stride = source.row_stride * size;
+  std::int64_t bytes = (dim + (heads - 1) * head_stride) * size;
+  std::int64_t count = rows.size();
+  if (bytes == stride) {  // without a gap it is one piece
+    bytes *= count;
+    count = std::min<std::int64_t>(count, 1);
+  }
+  const std::int64_t lines = base::ceil_div(bytes, kLine);
+  const std::int64_t first = count * lines * part / parts;
+  const std::int64_t piece = first / std::max<std::int64_t>(lines, 1);
+  const char* data = static_cast<const char*>(source.data) + rows.begin * stride + piece * stride;
+  return {data + (first - piece * lines) * kLine, data + bytes, stride, bytes,
+          count * lines * (part + 1) / parts - first};
+}
+
+}  // namespace
+
 template <class T>
 DecodeSegment<T>::DecodeSegment(const ForwardCall<T>& call, std::int64_t panels)
     : call_(call),
@@ -102,14 +128,16 @@ void DecodeSegment<T>::clear(const Group& group) {
   std::fill_n(numerator(group.first_row), group.rows * stride_v_, T{0});
 }
 
-// What is fetched ahead is the next tile: about 8 KiB of keys and as much of values.
+// About 8 KiB of a head's keys, so that both streams stay in the caches beside the next tile.
 template <class T>
 std::int64_t DecodeSegment<T>::keys_per_tile(const ForwardTask& task) const {
   constexpr std::int64_t kBytes = 8192;
   constexpr std::int64_t kMultiple = 16;
   const std::int64_t row_bytes =
       call_.head_dim * static_cast<std::int64_t>(size_of(task.key.dtype));
-  return std::clamp(kBytes / row_bytes / kMultiple * kMultiple, kMultiple, kDecodeKeys);
+  return task.heads_kv > 1
+             ? kMultiple
+             : std::clamp(kBytes / row_bytes / kMultiple * kMultiple, kMultiple, kDecodeKeys);
 }
 
 // Blocks and tiles are counted from the start of the segment, whatever is visible.
@@ -136,12 +164,16 @@ void DecodeSegment<T>::run_blocks(const ForwardTask& task, mask::Range segment,
     }
     for (std::int64_t begin = keys.begin; begin < keys.end; begin += tile) {
       const mask::Range now{begin, std::min(begin + tile, keys.end)};
-      // As many keys as now, at the end of the segment some of them again.
-      const std::int64_t later = std::min(now.end, segment.end - now.size());
+      const mask::Range later{now.end, std::min(now.end + tile, segment.end)};
       for (std::size_t g = 0; g < groups.size(); ++g) {
-        const bool turns = g + 1 < groups.size();
-        run_tile(task, groups[g], now, turns ? groups[g + 1] : groups.front(),
-                 turns ? now : mask::Range{later, later + now.size()}, skip_hidden_values);
+        const auto part = static_cast<std::int64_t>(g);
+        const auto parts = static_cast<std::int64_t>(groups.size());
+        const kernel::FetchAhead ahead[2] = {
+            fetch_part(task.key, later, call_.head_dim, task.heads_kv, task.key_head_stride, part,
+                       parts),
+            fetch_part(task.value, later, call_.head_dim_v, task.heads_kv, task.value_head_stride,
+                       part, parts)};
+        run_tile(task, groups[g], now, ahead, skip_hidden_values);
       }
     }
     if (call_.progress != nullptr && !skip_hidden_values) call_.progress->done += met;
@@ -150,7 +182,7 @@ void DecodeSegment<T>::run_blocks(const ForwardTask& task, mask::Range segment,
 
 template <class T>
 void DecodeSegment<T>::run_tile(const ForwardTask& task, Group& group, mask::Range keys,
-                                const Group& next, mask::Range next_keys, bool skip_hidden_values) {
+                                const kernel::FetchAhead (&ahead)[2], bool skip_hidden_values) {
   if (!load_terms(task, group, keys)) return;
   group.partial = group.partial || hides_;
   kernel::DecodeBlock<T> b;
@@ -172,8 +204,8 @@ void DecodeSegment<T>::run_tile(const ForwardTask& task, Group& group, mask::Ran
   b.reference = reference_ + group.first_row;
   b.sum = sum_ + group.first_row;
   b.numerator = numerator(group.first_row);
-  b.key_ahead = rows_ahead(next.key, next_keys, call_.head_dim);
-  b.value_ahead = rows_ahead(next.value, next_keys, call_.head_dim_v);
+  b.key_ahead = ahead[0];
+  b.value_ahead = ahead[1];
   call_.kernel->decode_block(b);
 }
 

@@ -45,8 +45,8 @@ class DecodeSegment {
   void run_blocks(const ForwardTask& task, mask::Range segment,
                   const std::vector<mask::Range>& hulls, std::span<Group> groups,
                   bool skip_hidden_values);
-  void run_tile(const ForwardTask& task, Group& group, mask::Range keys, const Group& next,
-                mask::Range next_keys, bool skip_hidden_values);
+  void run_tile(const ForwardTask& task, Group& group, mask::Range keys,
+                const kernel::FetchAhead (&ahead)[2], bool skip_hidden_values);
   bool load_terms(const ForwardTask& task, const Group& group, mask::Range keys);
   bool load_visibility(const ForwardTask& task, const Group& group, mask::Range keys);
   void load_bias(const ForwardTask& task, const Group& group, mask::Range keys);

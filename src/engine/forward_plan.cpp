@@ -56,7 +56,8 @@ class Planner {
     std::int64_t panels =
         std::clamp(second_level_cache() * 2 / 3 / panel_bytes, kLeastPanels, kMostPanels);
     if (call_.decodes()) {  // one after the other, and segments are tasks, too
-      panels = lists_ * units_ * call_.segments.count() / (kTasksPerThread * requested_threads_);
+      panels = std::min(shape_.most_panels, lists_ * units_ * call_.segments.count() /
+                                                (kTasksPerThread * requested_threads_));
     } else if (execution_.query_chunk > 0) {
       panels = ceil_div(execution_.query_chunk, plan_.rows_per_panel) * group_;
     } else {

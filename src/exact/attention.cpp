@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,8 +34,19 @@ bool decodes(const CheckedCall& call, std::int64_t group, bool exact_reference) 
          call.value.strides[3] == 1 && call.dropout.threshold == 0 && !exact_reference;
 }
 
-// Keys of one head after the other lie together: heads may be read one by one.
-bool heads_are_apart(const Rows4& rows) { return rows.strides[1] == rows.shape[3]; }
+// Between the rows of one head in [seqlen, heads, dim] lie those of the others, in the same pages:
+// so many heads take turns, 16 keys at a time, and what they read next is fetched in the order of
+// memory. A quarter of a second level cache of 512 KiB holds their keys and values.
+std::int64_t heads_in_turn(const CheckedCall& call) {
+  constexpr std::int64_t kBytes = std::int64_t{128} << 10;
+  constexpr std::int64_t kKeys = 16;
+  const auto lies_alone = [](const Rows4& rows) {
+    return std::abs(rows.strides[1]) <= std::abs(rows.strides[2]);
+  };
+  if (lies_alone(call.key) && lies_alone(call.value)) return 1;
+  const auto size = static_cast<std::int64_t>(size_of(call.key.dtype));
+  return std::max<std::int64_t>(kBytes / (kKeys * size * (call.head_dim + call.head_dim_v)), 1);
+}
 
 // The results of a call: (output, lse), or the summary (numerator in `output`, sum, max).
 struct Results {
@@ -68,10 +80,9 @@ class ExactForward {
     if (decodes(checked, group_, exact_reference)) {
       call_.decode_queries = checked.seqlen_q;
       shape.panels_together = std::max<std::int64_t>(group_, 1);
-      // Between the rows of one head in [seqlen, heads, dim] lie those of the others, in the same
-      // pages: heads take turns, a few keys at a time.
-      const bool apart = heads_are_apart(checked.key) && heads_are_apart(checked.value);
-      if (!apart) shape.num_heads_kv = std::min<std::int64_t>(checked.num_heads_kv, 1);
+      const std::int64_t turns = heads_in_turn(checked);
+      shape.most_panels = turns * shape.panels_together;
+      if (turns > 1) shape.num_heads_kv = std::min<std::int64_t>(checked.num_heads_kv, 1);
     }
     panels_of_keys_ = shape.num_heads_kv > 0 ? checked.num_heads / shape.num_heads_kv : 1;
     plan_ = engine::plan_forward(call_, shape, execution);
@@ -80,6 +91,7 @@ class ExactForward {
   AttentionPlan describe() const {
     AttentionPlan plan;
     plan.kernel = kernel_.name;
+    plan.decode = call_.decodes();
     plan.threads = plan_.threads;
     plan.query_chunk = plan_.rows_per_panel * plan_.panels_per_task;
     plan.key_chunk = call_.segments.length;

@@ -36,7 +36,36 @@ HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Rows of keys or of values, read in order while those of the next block are fetched.
+// Walks over memory that is read next: a line with each line that is worked on.
+class Fetcher {
+ public:
+  explicit Fetcher(const FetchAhead& ahead)
+      : at_(ahead.data),
+        end_(ahead.end),
+        stride_(ahead.stride),
+        gap_(ahead.stride - ahead.bytes),
+        lines_(ahead.lines) {}
+  // To the second level cache.
+  HWY_INLINE void fetch_line() {
+    if (lines_ <= 0) return;
+    --lines_;
+    __builtin_prefetch(at_, /*rw=*/0, /*locality=*/2);
+    at_ += kLine;
+    if (at_ < end_) return;
+    at_ = end_ + gap_;
+    end_ += stride_;
+  }
+
+ private:
+  static constexpr std::int64_t kLine = 64;
+  const char* at_;
+  const char* end_;
+  std::int64_t stride_;
+  std::int64_t gap_;
+  std::int64_t lines_;
+};
+
+// Rows of keys or of values.
 template <class T, class E>
 class Stream {
   using D = hn::ScalableTag<T>;
@@ -47,21 +76,10 @@ class Stream {
   static constexpr bool kVectors = Elements<T, E>::kVectors;
   static constexpr std::int64_t kLine = 64 / std::int64_t{sizeof(E)};  // numbers of a cache line
 
-  Stream(const base::RowSource& source, std::int64_t first, std::int64_t dim,
-         const RowsAhead& ahead)
+  Stream(const base::RowSource& source, std::int64_t first, std::int64_t dim)
       : data_(static_cast<const E*>(source.data) + first * source.row_stride),
-        ahead_(ahead.data),
         stride_(source.row_stride),
-        ahead_stride_(ahead.stride),
         dim_(dim) {}
-
-  std::int64_t dim() const { return dim_; }
-
-  // The line of number c in row n of the next block goes to the second level cache.
-  HWY_INLINE void fetch_ahead(std::int64_t n, std::int64_t c) const {
-    __builtin_prefetch(ahead_ + n * ahead_stride_ + c * std::int64_t{sizeof(E)}, /*rw=*/0,
-                       /*locality=*/2);
-  }
 
   HWY_INLINE V whole(std::int64_t n, std::int64_t c) const {
     return Elements<T, E>::load(data_ + n * stride_ + c);
@@ -80,9 +98,7 @@ class Stream {
 
  private:
   const E* data_;
-  const char* ahead_;
   std::int64_t stride_;
-  std::int64_t ahead_stride_;  // in bytes
   std::int64_t dim_;
 };
 
@@ -101,8 +117,10 @@ class Decode {
  public:
   explicit Decode(const DecodeBlock<T>& block)
       : b_(block),
-        key_(block.key, block.first_key, block.head_dim, block.key_ahead),
-        value_(block.value, block.first_key, block.head_dim_v, block.value_ahead) {}
+        key_(block.key, block.first_key, block.head_dim),
+        value_(block.value, block.first_key, block.head_dim_v),
+        next_key_(block.key_ahead),
+        next_value_(block.value_ahead) {}
 
   HWY_INLINE void run() {
     for (std::int64_t first = 0; first < b_.keys; first += kStep) {
@@ -140,7 +158,7 @@ class Decode {
 
   // Dot products of R rows with `keys` <= kLanes keys.
   template <int R>
-  HWY_INLINE void dots(std::int64_t row, std::int64_t first, std::int64_t keys, T* scores) const {
+  HWY_INLINE void dots(std::int64_t row, std::int64_t first, std::int64_t keys, T* scores) {
     constexpr int K =
         static_cast<int>(std::min<std::int64_t>(R == 3 ? 2 : kAccumulators / R, kLanes));
     alignas(64) T sums[R][kLanes * kLanes];  // [row][key][lane]
@@ -157,7 +175,7 @@ class Decode {
 
   template <int R, int K>
   HWY_INLINE void dots_of(std::int64_t row, std::int64_t first, std::int64_t k,
-                          T (&sums)[R][kLanes * kLanes]) const {
+                          T (&sums)[R][kLanes * kLanes]) {
     const D d;
     V acc[R][K];
     clear_tile(acc);
@@ -178,20 +196,21 @@ class Decode {
     };
     const auto whole = [&](std::int64_t n, std::int64_t at) HWY_ATTR { return keys.whole(n, at); };
     const auto part = [&](std::int64_t n, std::int64_t at) HWY_ATTR { return keys.part(n, at); };
-    const auto fetch = [&](std::int64_t c) HWY_ATTR {
+    const auto fetch = [&]() HWY_ATTR {
+      if (row > 0) return;
       LONGSPAN_UNROLL
-      for (int n = 0; n < K; ++n) keys.fetch_ahead(key + n, c);
+      for (int n = 0; n < K; ++n) next_key_.fetch_line();
     };
     constexpr std::int64_t kLine = Stream<T, E>::kLine;
     const std::int64_t dim = b_.head_dim;
     std::int64_t c = 0;
     if constexpr (Stream<T, E>::kVectors) {
       for (; c + kLine <= dim; c += kLine) {
-        fetch(c);
+        fetch();
         LONGSPAN_UNROLL
         for (std::int64_t i = 0; i < kLine; i += kLanes) add(c + i, whole);
       }
-      if (c < dim) fetch(c);
+      if (c < dim) fetch();
       for (; c + kLanes <= dim; c += kLanes) add(c, whole);
     }
     for (; c < dim; c += kLanes) add(c, part);
@@ -287,7 +306,7 @@ class Decode {
   }
 
   template <int R, bool kFinite>
-  HWY_INLINE void add_values(std::int64_t row, std::int64_t first, std::int64_t keys) const {
+  HWY_INLINE void add_values(std::int64_t row, std::int64_t first, std::int64_t keys) {
     constexpr int N = kAccumulators / R;
     const std::int64_t dim = b_.head_dim_v;
     std::int64_t c = 0;
@@ -309,16 +328,18 @@ class Decode {
   // N vectors of components from c on.
   template <int R, int N, bool kFinite, class Load>
   HWY_INLINE void add_values_of(std::int64_t row, std::int64_t first, std::int64_t keys,
-                                std::int64_t c, const Load& load) const {
+                                std::int64_t c, const Load& load) {
     const D d;
     V acc[R][N];
     clear_tile(acc);
     const Stream<T, E> values = value_;
     const T* weights = weights_[row];
     for (std::int64_t k = 0; k < keys; ++k) {
-      LONGSPAN_UNROLL
-      for (std::int64_t i = 0; i < N * kLanes; i += Stream<T, E>::kLine) {
-        values.fetch_ahead(first + k, c + i);
+      if (row == 0) {
+        LONGSPAN_UNROLL
+        for (std::int64_t i = 0; i < N * kLanes; i += Stream<T, E>::kLine) {
+          next_value_.fetch_line();
+        }
       }
       V value[N];
       LONGSPAN_UNROLL
@@ -362,6 +383,8 @@ class Decode {
   const DecodeBlock<T>& b_;
   const Stream<T, E> key_;
   const Stream<T, E> value_;
+  Fetcher next_key_;
+  Fetcher next_value_;
   alignas(64) T scores_[kDecodeRows][kStep];
   alignas(64) T weights_[kDecodeRows][kStep];
 };

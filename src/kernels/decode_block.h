@@ -9,13 +9,22 @@
 #include <cstdint>
 
 #include "base/rows.h"
-#include "kernels/backward_block.h"
 #include "kernels/kernel_table.h"
 
 namespace longspan::kernel {
 
 inline constexpr std::int64_t kDecodeRows = 16;  // most rows of a block
 inline constexpr std::int64_t kDecodeKeys = 64;  // most keys: the bits of a visibility word
+
+// Memory that is read next, fetched line by line between the multiplications: pieces of `bytes`, of
+// which the first begins at `data` and ends at `end`.
+struct FetchAhead {
+  const char* data = nullptr;
+  const char* end = nullptr;
+  std::int64_t stride = 0;  // from piece to piece, in bytes
+  std::int64_t bytes = 0;
+  std::int64_t lines = 0;  // to fetch; no more are fetched than the block itself reads
+};
 
 template <class T>
 struct DecodeBlock {
@@ -40,10 +49,8 @@ struct DecodeBlock {
   T* reference = nullptr;
   T* sum = nullptr;
   T* numerator = nullptr;
-  // Keys and values that are read next, row for row: `keys` rows at least. They are fetched between
-  // the multiplications; all at once they would fill the line buffers.
-  RowsAhead key_ahead;
-  RowsAhead value_ahead;
+  FetchAhead key_ahead;
+  FetchAhead value_ahead;
 };
 
 }  // namespace longspan::kernel

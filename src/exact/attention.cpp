@@ -36,9 +36,9 @@ bool decodes(const CheckedCall& call, std::int64_t group, bool exact_reference) 
 
 // Between the rows of one head in [seqlen, heads, dim] lie those of the others, in the same pages:
 // so many heads take turns, 16 keys at a time, and what they read next is fetched in the order of
-// memory. A quarter of a second level cache of 512 KiB holds their keys and values.
+// memory. Their keys and values fill half of a second level cache of 512 KiB.
 std::int64_t heads_in_turn(const CheckedCall& call) {
-  constexpr std::int64_t kBytes = std::int64_t{128} << 10;
+  constexpr std::int64_t kBytes = std::int64_t{256} << 10;
   constexpr std::int64_t kKeys = 16;
   const auto lies_alone = [](const Rows4& rows) {
     return std::abs(rows.strides[1]) <= std::abs(rows.strides[2]);

@@ -183,6 +183,7 @@ Json make_record(const AttendOptions& options, const AttendCall& call, DType out
   record["output_dtype"] = name_of(output_dtype);
   record["options"] = effective;
   record["kernel"] = result.forward.plan.kernel;
+  record["decode"] = result.forward.plan.decode;
   record["threads"] = result.forward.plan.threads;
   add_plan(record, result.forward);
   record["input_bytes"] = result.memory.inputs;
@@ -210,11 +211,11 @@ std::string summary_of(const Pass& pass, bool dry_run) {
 void print_summary(const AttendOptions& options, const AttendCall& call, const Result& result) {
   const AttentionPlan& plan = result.forward.plan;
   std::string text = fmt::format(
-      "attend: exact, {}, batch {}, {} x {} positions, {}/{} heads, dims {}/{}; kernel {}, {} "
+      "attend: exact, {}, batch {}, {} x {} positions, {}/{} heads, dims {}/{}; kernel {}{}, {} "
       "threads; {}",
       name_of(call.query.dtype), call.batch, call.seqlen_q, call.seqlen_k, call.num_heads,
-      call.num_heads_kv, call.head_dim, call.head_dim_v, plan.kernel, plan.threads,
-      summary_of(result.forward, options.dry_run));
+      call.num_heads_kv, call.head_dim, call.head_dim_v, plan.kernel, plan.decode ? ", decode" : "",
+      plan.threads, summary_of(result.forward, options.dry_run));
   if (result.backward) text += "; backward " + summary_of(*result.backward, options.dry_run);
   if (options.dry_run) text += "; " + result.memory.text();
   print_out(text + "\n");

@@ -89,6 +89,7 @@ void attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorV
 // What attention() would do, without doing it.
 struct AttentionPlan {
   std::string kernel;            // name from kernels()
+  bool decode = false;           // few queries: keys and values are read once for a whole group
   int threads = 1;               // threads that will work
   std::int64_t query_chunk = 0;  // queries handled together
   std::int64_t key_chunk = 0;    // keys summarised before a merge

@@ -33,7 +33,9 @@ class Planner {
       : call_(call), shape_(shape), execution_(execution) {
     group_ = shape.num_heads_kv > 0 ? shape.num_heads / shape.num_heads_kv : 1;
     lists_ = shape.batch * shape.num_heads_kv;
-    plan_.rows_per_panel = choose_panel_rows(*call.kernel, shape.seqlen_q, execution.query_chunk);
+    plan_.rows_per_panel =
+        call.decodes() ? call.decode_queries
+                       : choose_panel_rows(*call.kernel, shape.seqlen_q, execution.query_chunk);
     units_ = ceil_div(shape.seqlen_q, plan_.rows_per_panel) * group_;
     requested_threads_ = base::resolve_threads(execution.threads, INT64_MAX);
   }
@@ -53,7 +55,10 @@ class Planner {
                                      static_cast<std::int64_t>(sizeof(T));
     std::int64_t panels =
         std::clamp(second_level_cache() * 2 / 3 / panel_bytes, kLeastPanels, kMostPanels);
-    if (execution_.query_chunk > 0) {
+    if (call_.decodes()) {  // one after the other, and segments are tasks, too
+      panels = std::min(shape_.most_panels, lists_ * units_ * call_.segments.count() /
+                                                (kTasksPerThread * requested_threads_));
+    } else if (execution_.query_chunk > 0) {
       panels = ceil_div(execution_.query_chunk, plan_.rows_per_panel) * group_;
     } else {
       panels = std::min(panels, lists_ * units_ / (kTasksPerThread * requested_threads_));
@@ -67,7 +72,8 @@ class Planner {
 
   // Equal tasks: 11 panels are 6 + 5, not 8 + 3.
   void set_panels(std::int64_t panels) {
-    plan_.panels_per_task = units_ > 0 ? ceil_div(units_, ceil_div(units_, panels)) : 1;
+    const std::int64_t equal = units_ > 0 ? ceil_div(units_, ceil_div(units_, panels)) : 1;
+    plan_.panels_per_task = base::round_up(equal, shape_.panels_together);
     plan_.worker_bytes = ForwardWorker<T>::workspace_bytes(call_, plan_.panels_per_task);
   }
 
@@ -86,15 +92,16 @@ class Planner {
   void fit_memory() {
     const std::size_t limit = execution_.memory_limit;
     if (limit == 0) return;
+    const std::int64_t least = shape_.panels_together;
     while (plan_.workspace_bytes() > limit) {
       if (plan_.shares_segments) {
         plan_.shares_segments = false;
-      } else if (plan_.panels_per_task > 2) {
-        set_panels(plan_.panels_per_task / 2);
+      } else if (plan_.panels_per_task > std::max<std::int64_t>(least, 2)) {
+        set_panels(std::max(plan_.panels_per_task / 2 / least * least, least));
       } else if (plan_.threads > 1) {
         --requested_threads_;
-      } else if (plan_.panels_per_task > 1) {
-        set_panels(1);
+      } else if (plan_.panels_per_task > least) {
+        set_panels(least);
       } else {
         base::fail(ErrorCode::kOutOfMemory,
                    "attention: no plan fits memory_limit; the least workspace is " +

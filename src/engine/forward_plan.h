@@ -17,6 +17,8 @@ struct ForwardShape {
   std::int64_t num_heads = 0;
   std::int64_t num_heads_kv = 0;
   std::int64_t seqlen_q = 0;
+  std::int64_t panels_together = 1;      // a task holds a multiple of so many ...
+  std::int64_t most_panels = INT64_MAX;  // ... and no more than these
 };
 
 // Panels first .. last of one (batch, kv head). Panel u holds queries of head u % group and of the

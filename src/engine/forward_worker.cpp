@@ -33,8 +33,9 @@ ForwardWorker<T>::ForwardWorker(const ForwardCall<T>& call, std::int64_t panels,
                                 std::byte* workspace)
     : call_(call),
       panels_(panels),
-      panel_width_(std::int64_t{call.kernel->lanes} * call.kernel->vectors),
+      panel_width_(call.panel_width()),
       terms_(call, call.kernel->key_block, panel_width_),
+      decode_(call, panels),
       hulls_(static_cast<std::size_t>(panels)),
       fresh_(static_cast<std::size_t>(panels)),
       partial_(static_cast<std::size_t>(panels)) {
@@ -55,14 +56,15 @@ std::size_t ForwardWorker<T>::workspace_bytes(const ForwardCall<T>& call, std::i
 
 template <class T>
 std::size_t ForwardWorker<T>::state_bytes(const ForwardCall<T>& call, std::int64_t panels) {
-  const std::int64_t width = std::int64_t{call.kernel->lanes} * call.kernel->vectors;
   return static_cast<std::size_t>(panels) *
-         base::round_up(static_cast<std::size_t>(width * (call.head_dim_v + 2)) * sizeof(T),
-                        base::kAlignment);
+         base::round_up(
+             static_cast<std::size_t>(call.panel_width() * (call.head_dim_v + 2)) * sizeof(T),
+             base::kAlignment);
 }
 
 template <class T>
 void ForwardWorker<T>::carve(base::Carver& carver) {
+  if (call_.decodes()) return decode_.carve(carver);
   const std::int64_t block = call_.kernel->key_block;
   const kernel::OperandFormat& format = call_.kernel->format;
   query_bytes_ = static_cast<std::int64_t>(
@@ -102,11 +104,12 @@ template <class T>
 void ForwardWorker<T>::load_queries(const ForwardTask& task) {
   for (std::size_t p = 0; p < task.panels.size(); ++p) {
     const PanelRows& rows = task.panels[p];
+    hulls_[p] = call_.mask->visible_keys(task.batch, rows.head, rows.range());
+    if (call_.decodes()) continue;
     call_.kernel->pack_query(rows.query, rows.first, rows.count, call_.head_dim, width_of(rows),
                              queries_ + static_cast<std::int64_t>(p) * query_bytes_);
-    hulls_[p] =
-        call_.mask->visible_keys(task.batch, rows.head, {rows.first, rows.first + rows.count});
   }
+  if (call_.decodes()) decode_.load_queries(task);
 }
 
 template <class T>
@@ -167,6 +170,11 @@ bool ForwardWorker<T>::run_segment(const ForwardTask& task, mask::Range segment,
     return !mask::intersect(hull, segment).empty();
   });
   if (!visible) return false;
+  if (call_.decodes()) {
+    for (std::int64_t p = 0; p < panels; ++p) clear(task, p, states[p]);
+    decode_.run(task, segment, hulls_, states);
+    return true;
+  }
   std::fill(partial_.begin(), partial_.end(), std::uint8_t{0});
   run_blocks(task, segment, 0, panels, states, /*skip_hidden_values=*/false);
 

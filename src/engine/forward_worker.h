@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/decode_segment.h"
 #include "engine/forward_call.h"
 #include "engine/tile_terms.h"
 
@@ -61,6 +62,7 @@ class ForwardWorker {
   std::int64_t panels_;
   std::int64_t panel_width_;
   TileTerms<T> terms_;
+  DecodeSegment<T> decode_;
   std::vector<State> total_;
   std::vector<State> part_;
   std::vector<mask::Range> hulls_;     // keys that a panel may see

@@ -19,6 +19,12 @@ namespace longspan::engine {
 using base::RowSource;
 using base::RowTarget;
 
+inline RowSource shifted(RowSource source, std::int64_t elements) noexcept {
+  source.data = static_cast<const std::byte*>(source.data) +
+                elements * static_cast<std::int64_t>(size_of(source.dtype));
+  return source;
+}
+
 inline RowSource as_source(const RowTarget& target) noexcept {
   return {target.data, target.dtype, target.row_stride, target.dim_stride};
 }

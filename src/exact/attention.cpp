@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,11 +20,33 @@
 #include "engine/forward_worker.h"
 #include "exact/call_setup.h"
 #include "exact/checked_call.h"
+#include "kernels/decode_block.h"
 #include "kernels/registry.h"
 
 namespace longspan {
 namespace exact {
 namespace {
+
+// Few queries are bound by the reading of keys and values: then all queries that share keys meet
+// them together, where they lie in memory. What decode does not do takes the panels.
+bool decodes(const CheckedCall& call, std::int64_t group, bool exact_reference) {
+  return group * call.seqlen_q <= kernel::kDecodeRows && call.key.strides[3] == 1 &&
+         call.value.strides[3] == 1 && call.dropout.threshold == 0 && !exact_reference;
+}
+
+// Between the rows of one head in [seqlen, heads, dim] lie those of the others, in the same pages:
+// so many heads take turns, 16 keys at a time, and what they read next is fetched in the order of
+// memory. Their keys and values fill half of a second level cache of 512 KiB.
+std::int64_t heads_in_turn(const CheckedCall& call) {
+  constexpr std::int64_t kBytes = std::int64_t{256} << 10;
+  constexpr std::int64_t kKeys = 16;
+  const auto lies_alone = [](const Rows4& rows) {
+    return std::abs(rows.strides[1]) <= std::abs(rows.strides[2]);
+  };
+  if (lies_alone(call.key) && lies_alone(call.value)) return 1;
+  const auto size = static_cast<std::int64_t>(size_of(call.key.dtype));
+  return std::max<std::int64_t>(kBytes / (kKeys * size * (call.head_dim + call.head_dim_v)), 1);
+}
 
 // The results of a call: (output, lse), or the summary (numerator in `output`, sum, max).
 struct Results {
@@ -52,14 +75,23 @@ class ExactForward {
                        engine::gains_by_packing(value, checked.head_dim_v);
     call_.exact_reference = exact_reference;
     group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
-    plan_ = engine::plan_forward(
-        call_, {checked.batch, checked.num_heads, checked.num_heads_kv, checked.seqlen_q},
-        execution);
+    engine::ForwardShape shape{checked.batch, checked.num_heads, checked.num_heads_kv,
+                               checked.seqlen_q};
+    if (decodes(checked, group_, exact_reference)) {
+      call_.decode_queries = checked.seqlen_q;
+      shape.panels_together = std::max<std::int64_t>(group_, 1);
+      const std::int64_t turns = heads_in_turn(checked);
+      shape.most_panels = turns * shape.panels_together;
+      if (turns > 1) shape.num_heads_kv = std::min<std::int64_t>(checked.num_heads_kv, 1);
+    }
+    panels_of_keys_ = shape.num_heads_kv > 0 ? checked.num_heads / shape.num_heads_kv : 1;
+    plan_ = engine::plan_forward(call_, shape, execution);
   }
 
   AttentionPlan describe() const {
     AttentionPlan plan;
     plan.kernel = kernel_.name;
+    plan.decode = call_.decodes();
     plan.threads = plan_.threads;
     plan.query_chunk = plan_.rows_per_panel * plan_.panels_per_task;
     plan.key_chunk = call_.segments.length;
@@ -124,16 +156,24 @@ class ExactForward {
   engine::ForwardTask emit(const engine::PlannedTask& planned, const Results& results,
                            Worker& worker) const {
     for (std::int64_t u = planned.first; u < planned.last; ++u) {
-      const std::int64_t head = planned.head_kv * group_ + u % group_;
-      const mask::Range queries = plan_.queries_of(u, group_, checked_.seqlen_q);
+      const std::int64_t head = planned.head_kv * panels_of_keys_ + u % panels_of_keys_;
+      const mask::Range queries = plan_.queries_of(u, panels_of_keys_, checked_.seqlen_q);
       worker.rows[static_cast<std::size_t>(u - planned.first)] = {
           {head, queries.begin, queries.size()},      checked_.query.source(planned.batch, head),
           results.output.target(planned.batch, head), results.lse.target(planned.batch, head),
           results.sum.target(planned.batch, head),    results.max.target(planned.batch, head)};
     }
-    return {planned.batch, checked_.key.source(planned.batch, planned.head_kv),
-            checked_.value.source(planned.batch, planned.head_kv),
-            std::span(worker.rows).first(static_cast<std::size_t>(planned.last - planned.first))};
+    const std::span panels =
+        std::span(worker.rows).first(static_cast<std::size_t>(planned.last - planned.first));
+    const std::int64_t head_kv = panels.front().head / group_;
+    const std::int64_t heads_kv = panels.back().head / group_ + 1 - head_kv;
+    return {planned.batch,
+            checked_.key.source(planned.batch, head_kv),
+            checked_.value.source(planned.batch, head_kv),
+            panels,
+            heads_kv,
+            checked_.key.strides[2],
+            checked_.value.strides[2]};
   }
 
   const CheckedCall& checked_;
@@ -142,6 +182,7 @@ class ExactForward {
   engine::ForwardCall<T> call_;
   engine::ForwardPlan plan_;
   std::int64_t group_ = 1;
+  std::int64_t panels_of_keys_ = 1;  // as the plan counts them: heads of a query range
 };
 
 // body(ExactForward<T>&) with the T in which this dtype is computed.

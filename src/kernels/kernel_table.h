@@ -109,6 +109,8 @@ struct ForwardBlock {
 
 template <class T>
 struct BackwardBlock;  // backward_block.h
+template <class T>
+struct DecodeBlock;  // decode_block.h
 
 template <class T>
 struct KernelTable {
@@ -154,6 +156,8 @@ struct KernelTable {
   bool (*forward_block[kMaxVectors])(const ForwardBlock<T>& block) = {};
   // Likewise; false when no pair of the tile is visible, and then nothing was written.
   bool (*backward_block[kMaxVectors])(const BackwardBlock<T>& block) = {};
+  // Few rows meet keys and values of any type that computes in T, as they lie in memory.
+  void (*decode_block)(const DecodeBlock<T>& block) = nullptr;
   // out[c][r] = in[r][c] for r < rows, c < columns.
   void (*transpose)(const T* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns,
                     T* out, std::int64_t out_stride) = nullptr;

@@ -86,6 +86,7 @@ std::vector<PortableKernel> list_kernels() {
       hwy::GetChosenTarget().Update(target);
       HWY_DYNAMIC_DISPATCH(fill_tables)(kernel);
       fill_backward(kernel);
+      fill_decode(kernel);
     }
     kernels.push_back(std::move(kernel));
   }

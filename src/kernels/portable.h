@@ -24,9 +24,11 @@ struct PortableKernel {
   KernelTable<double> float64;
 };
 
-// Fills in the backward functions of the target that Highway has chosen last
-// (portable_backward.cpp: a translation unit of its own, because each takes a minute to compile).
+// Fill in the functions of one part, of the target that Highway has chosen last
+// (portable_backward.cpp, portable_decode.cpp: translation units of their own, because each takes a
+// minute to compile).
 void fill_backward(PortableKernel& kernel);
+void fill_decode(PortableKernel& kernel);
 
 // Every target in this build, best first. Tables of targets that the processor lacks are empty.
 const std::vector<PortableKernel>& portable_kernels();

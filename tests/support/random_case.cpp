@@ -80,6 +80,11 @@ void RandomCase::draw_shape(Random& random) {
   shape_.head_dim_v = random.chance(0.6) ? shape_.head_dim : draw_dim(random);
   shape_.seqlen_q = draw_length(random);
   shape_.seqlen_k = random.chance(0.5) ? shape_.seqlen_q : draw_length(random);
+  if (random.chance(0.2)) {  // decode: few queries, more keys
+    shape_.seqlen_q =
+        random.between(1, std::max<std::int64_t>(1, 18 * shape_.heads_kv / shape_.heads));
+    shape_.seqlen_k = random.between(0, 400);
+  }
   const auto work = [&] {
     return shape_.batch * shape_.heads * shape_.seqlen_q * shape_.seqlen_k *
            (shape_.head_dim + shape_.head_dim_v);

@@ -107,6 +107,8 @@ struct ForwardBlock {
 
 template <class T>
 struct BackwardBlock;  // backward_block.h
+template <class T>
+struct HashPanel;  // hash_panel.h
 
 template <class T>
 struct KernelTable {
@@ -147,6 +149,8 @@ struct KernelTable {
   bool (*forward_block[kMaxVectors])(const ForwardBlock<T>& block) = {};
   // Likewise; false when no pair of the tile is visible, and then nothing was written.
   bool (*backward_block[kMaxVectors])(const BackwardBlock<T>& block) = {};
+  // Likewise; the operands are plain numbers of T, whatever the format says.
+  void (*hash_panel[kMaxVectors])(const HashPanel<T>& panel) = {};
   // out[c][r] = in[r][c] for r < rows, c < columns.
   void (*transpose)(const T* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns,
                     T* out, std::int64_t out_stride) = nullptr;

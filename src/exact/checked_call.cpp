@@ -27,39 +27,16 @@ std::string number(double x) {
   return {text, std::to_chars(text, text + sizeof(text), x).ptr};
 }
 
-Rows4 check_rows(const char* name, const ConstTensorView& view, int rank, DType dtype) {
-  require(is_floating(view.dtype), [&] {
-    return std::string("attention: ") + name +
-           " must be float32, float64, float16 or bfloat16; found " + name_of(view.dtype);
+Rows4 check_rows(const char* name, const char* dim, const ConstTensorView& view,
+                 const ConstTensorView& query) {
+  const Rows4 rows = base::check_rows("attention", name, dim, view);
+  require(view.rank == query.rank, [&] {
+    return "attention: query, key and value must have one rank; query has " +
+           std::to_string(query.rank) + ", " + name + " has " + std::to_string(view.rank);
   });
-  require(view.rank >= 2 && view.rank <= 4, [&] {
-    return std::string("attention: ") + name + " must have rank 2, 3 or 4; found rank " +
-           std::to_string(view.rank) + ", " + shape_string(view);
-  });
-  require(view.rank == rank, [&] {
-    return "attention: query, key and value must have one rank; query has " + std::to_string(rank) +
-           ", " + name + " has " + std::to_string(view.rank);
-  });
-  require(view.dtype == dtype, [&] {
+  require(view.dtype == query.dtype, [&] {
     return std::string("attention: query, key and value must share one dtype; query has ") +
-           name_of(dtype) + ", " + name + " has " + name_of(view.dtype);
-  });
-  const std::int64_t count = element_count(view);
-  require(count == 0 || view.data != nullptr, [&] {
-    return std::string("attention: ") + quoted(name, view) + " has no data (null pointer)";
-  });
-  Rows4 rows;
-  rows.data = view.data;
-  rows.extent = base::extent_of(view);
-  rows.dtype = view.dtype;
-  const int s = rank == 4 ? 1 : 0;
-  rows.shape = {rank == 4 ? view.shape[0] : 1, view.shape[s], rank >= 3 ? view.shape[s + 1] : 1,
-                view.shape[rank - 1]};
-  rows.strides = {rank == 4 ? view.strides[0] : 0, view.strides[s],
-                  rank >= 3 ? view.strides[s + 1] : 0, view.strides[rank - 1]};
-  require(rows.shape[3] > 0, [&] {
-    return std::string("attention: ") + (name[0] == 'v' ? "head_dim_v" : "head_dim") +
-           " must be at least 1; found " + quoted(name, view);
+           name_of(query.dtype) + ", " + name + " has " + name_of(view.dtype);
   });
   return rows;
 }
@@ -181,20 +158,14 @@ void check_execution(const Execution& execution) {
 
 }  // namespace
 
-engine::RowSource Rows4::source(std::int64_t batch, std::int64_t head) const noexcept {
-  const std::int64_t offset = batch * strides[0] + head * strides[2];
-  return {static_cast<const std::byte*>(data) + offset * static_cast<std::int64_t>(size_of(dtype)),
-          dtype, strides[1], strides[3]};
-}
-
 CheckedCall check_call(const ConstTensorView& query, const ConstTensorView& key,
                        const ConstTensorView& value, const AttentionOptions& options,
                        const Execution& execution) {
   CheckedCall call;
   call.rank = query.rank;
-  call.query = check_rows("query", query, query.rank, query.dtype);
-  call.key = check_rows("key", key, query.rank, query.dtype);
-  call.value = check_rows("value", value, query.rank, query.dtype);
+  call.query = check_rows("query", "head_dim", query, query);
+  call.key = check_rows("key", "head_dim", key, query);
+  call.value = check_rows("value", "head_dim_v", value, query);
   call.batch = call.query.shape[0];
   call.seqlen_q = call.query.shape[1];
   call.num_heads = call.query.shape[2];

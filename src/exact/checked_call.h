@@ -5,26 +5,17 @@
 // is there and every number is finite.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
 #include "base/extent.h"
+#include "base/rows4.h"
 #include "engine/forward_call.h"
 #include "longspan/attention.h"
 
 namespace longspan::exact {
 
-// A tensor with all four axes; [batch, seqlen, heads, dim] whatever the rank was.
-struct Rows4 {
-  const void* data = nullptr;
-  DType dtype = DType::kFloat32;
-  std::array<std::int64_t, 4> shape{};
-  std::array<std::int64_t, 4> strides{};
-  base::Extent extent;
-
-  engine::RowSource source(std::int64_t batch, std::int64_t head) const noexcept;
-};
+using base::Rows4;
 
 struct CheckedCall {
   int rank = 4;  // of query, key and value

@@ -111,6 +111,8 @@ template <class T>
 struct BackwardBlock;  // backward_block.h
 template <class T>
 struct DecodeBlock;  // decode_block.h
+template <class T>
+struct HashPanel;  // hash_panel.h
 
 template <class T>
 struct KernelTable {
@@ -156,6 +158,8 @@ struct KernelTable {
   bool (*forward_block[kMaxVectors])(const ForwardBlock<T>& block) = {};
   // Likewise; false when no pair of the tile is visible, and then nothing was written.
   bool (*backward_block[kMaxVectors])(const BackwardBlock<T>& block) = {};
+  // Likewise; the operands are plain numbers of T, whatever the format says.
+  void (*hash_panel[kMaxVectors])(const HashPanel<T>& panel) = {};
   // Few rows meet keys and values of any type that computes in T, as they lie in memory.
   void (*decode_block)(const DecodeBlock<T>& block) = nullptr;
   // out[c][r] = in[r][c] for r < rows, c < columns.

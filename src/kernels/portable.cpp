@@ -18,6 +18,7 @@
 #include <hwy/highway.h>
 #include "kernels/fill_kept-inl.h"
 #include "kernels/forward_block-inl.h"
+#include "kernels/hash_panel-inl.h"
 #include "kernels/rows-inl.h"
 // clang-format on
 
@@ -41,6 +42,9 @@ KernelTable<T> make_table() {
   table.forward_block[0] = Forward<PlainDot<T>, 1>::block;
   table.forward_block[1] = Forward<PlainDot<T>, 2>::block;
   table.forward_block[2] = Forward<PlainDot<T>, 3>::block;
+  table.hash_panel[0] = Hash<T, 1>::panel;
+  table.hash_panel[1] = Hash<T, 2>::panel;
+  table.hash_panel[2] = Hash<T, 3>::panel;
   table.transpose = transpose<T>;
   table.pack_padded = load_padded<T>;
   table.add_panel = add_panel<T>;

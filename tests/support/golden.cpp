@@ -7,8 +7,11 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <sstream>
 #include <stdexcept>
+
+#include "reference/attention_reference.h"
 
 namespace longspan::test {
 namespace {
@@ -21,6 +24,51 @@ Mask window_of(const std::string& text) {
   return window(std::stoll(text.substr(0, comma)), std::stoll(text.substr(comma + 1)));
 }
 
+// One of the choices by its word.
+template <class Choice>
+Choice choice_of(const std::string& text,
+                 std::initializer_list<std::pair<const char*, Choice>> choices) {
+  for (const auto& [word, choice] : choices) {
+    if (text == word) return choice;
+  }
+  throw std::invalid_argument(text);
+}
+
+// False when the word is no option of LSH attention.
+bool parse_lsh(const std::string& word, const std::function<std::string()>& argument,
+               LshOptions& lsh) {
+  if (word == "--preset") {
+    lsh = choice_of<LshOptions (*)()>(
+        argument(), {{"hf-reformer", hf_reformer}, {"lucidrains", lucidrains}, {"lab", lab}})();
+  } else if (word == "--num-hashes") {
+    lsh.num_hashes = std::stoll(argument());
+  } else if (word == "--num-buckets") {
+    lsh.num_buckets.clear();
+    std::istringstream factors(argument());
+    for (std::string factor; std::getline(factors, factor, ',');) {
+      lsh.num_buckets.push_back(std::stoll(factor));
+    }
+  } else if (word == "--chunk-len") {
+    lsh.chunk_len = std::stoll(argument());
+  } else if (word == "--chunks-before") {
+    lsh.chunks_before = std::stoll(argument());
+  } else if (word == "--chunks-after") {
+    lsh.chunks_after = std::stoll(argument());
+  } else if (word == "--dedup") {
+    lsh.dedup = choice_of<Dedup>(
+        argument(),
+        {{"exact", Dedup::kExact}, {"log-count", Dedup::kLogCount}, {"none", Dedup::kNone}});
+  } else if (word == "--wrap") {
+    lsh.wrap = choice_of<Wrap>(
+        argument(), {{"none", Wrap::kNone}, {"round", Wrap::kRound}, {"all", Wrap::kAll}});
+  } else if (word == "--key-norm") {
+    lsh.key_norm = choice_of<KeyNorm>(argument(), {{"rms", KeyNorm::kRms}, {"l2", KeyNorm::kL2}});
+  } else {
+    return false;
+  }
+  return true;
+}
+
 Mask documents_of(const ConstTensorView& cu_seqlens_q, const ConstTensorView& cu_seqlens_k) {
   if (!is_given(cu_seqlens_q)) return documents(cu_seqlens_k);
   return documents(cu_seqlens_q, cu_seqlens_k);
@@ -31,6 +79,15 @@ Mask documents_of(const ConstTensorView& cu_seqlens_q, const ConstTensorView& cu
 ConstTensorView GoldenCase::find(const std::string& tensor) const {
   const auto found = tensors.find(tensor);
   return found == tensors.end() ? ConstTensorView{} : found->second.view();
+}
+
+std::vector<double> GoldenCase::numbers(const std::string& tensor) const {
+  const io::StoredTensor& stored = tensors.at(tensor);
+  std::int64_t count = 1;
+  for (const std::int64_t extent : stored.entry().shape) count *= extent;
+  const DType dtype = io::dtype_of(stored.entry().type).value();
+  return reference::read_all(
+      longspan::tensor(static_cast<const void*>(stored.bytes()), dtype, {count}));
 }
 
 GoldenCase load_golden(const std::string& path) {
@@ -77,8 +134,10 @@ GoldenOptions parse_options(const GoldenCase& golden) {
     return text;
   };
   while (words >> word) {
-    if (word == "--backward") continue;
-    if (word == "--causal") {
+    if (word == "--backward" || parse_lsh(word, argument, options.lsh)) continue;
+    if (word == "--method") {
+      argument();
+    } else if (word == "--causal") {
       attention.mask = attention.mask & causal();
     } else if (word == "--window") {
       attention.mask = attention.mask & window_of(argument());
@@ -104,6 +163,8 @@ GoldenOptions parse_options(const GoldenCase& golden) {
     }
   }
 
+  options.lsh.rotations = golden.find("rotations");
+  options.lsh.buckets = golden.find("buckets");
   attention.bias = golden.find("bias");
   attention.alibi_slopes = golden.find("alibi_slopes");
   attention.sinks = golden.find("sinks");

@@ -11,6 +11,7 @@
 
 #include "io/safetensors.h"
 #include "longspan/attention.h"
+#include "longspan/lsh_attention.h"
 
 namespace longspan::test {
 
@@ -21,6 +22,8 @@ struct GoldenCase {
 
   // Absent view when the file has no such tensor.
   ConstTensorView find(const std::string& tensor) const;
+  // All numbers of a tensor of any rank, row-major.
+  std::vector<double> numbers(const std::string& tensor) const;
 };
 GoldenCase load_golden(const std::string& path);
 
@@ -32,6 +35,7 @@ std::vector<std::string> golden_names_with_gradients();
 
 struct GoldenOptions {
   AttentionOptions attention;  // masks of tensors included
+  LshOptions lsh;              // rotations and buckets included
   Execution execution;
   bool heads_first = false;  // --layout bhsd
 };

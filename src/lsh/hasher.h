@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Hashing of checked tensors: rotations laid out once, then panels of vectors on all threads.
+#pragma once
+
+#include <cstdint>
+
+#include "base/buffer.h"
+#include "base/rows4.h"
+#include "kernels/registry.h"
+#include "longspan/execution.h"
+#include "lsh/bucket_rule.h"
+#include "lsh/index_grid.h"
+#include "lsh/padding.h"
+#include "lsh/rotations.h"
+
+namespace longspan::lsh {
+
+template <class T>
+class Hasher {
+ public:
+  // `heads` sets of rotations. Allocates the workspace.
+  Hasher(const RotationSource& rotations, const BucketFactors& factors, std::int64_t heads,
+         const Execution& execution);
+
+  // buckets[batch, head, round, n] of all vectors; `group` heads share rotations. Vectors that are
+  // padding (null: none are) get the bucket behind the last.
+  void hash(const base::Rows4& vectors, std::int64_t group, const Padding* padding,
+            const IndexGrid& buckets);
+
+ private:
+  struct Scratch {  // of one thread
+    T* panel;
+    T* products;
+    std::int32_t* buckets;
+    std::uint64_t* visible;
+  };
+  Scratch carve(base::Carver& carver) const;
+  void hash_panel(const base::RowSource& rows, const T* rotations, std::int64_t first,
+                  std::int64_t count, const Scratch& scratch);
+  T* rotation_rows(std::int64_t head) const;
+
+  const RotationSource& rotations_;
+  const BucketFactors& factors_;
+  const kernel::KernelTable<T>& table_;
+  const Execution& execution_;
+  std::int64_t width_;
+  std::int64_t head_rows_;        // rows of rotations of a head, padding of the kernel included
+  std::int64_t rounds_per_call_;  // whose products stay in the first level cache
+  int threads_;
+  base::Buffer workspace_;
+  std::size_t rotation_bytes_ = 0;
+  std::size_t scratch_bytes_ = 0;
+};
+
+}  // namespace longspan::lsh

@@ -146,7 +146,7 @@ TEST(ExactTwinHardware, WholeCallsLeaveTheSameBits) {
     }
     for (int options = 0; options < 8; ++options) {
       const Call made = call(options);
-      EXPECT_TRUE(same_bits(run_both(made, on(tier.name)), run_both(made, on(twin_of(tier)->name))))
+      EXPECT_TRUE(same_bits(run_both(made, on(tier.name)), run_both(made, on(twin_of(tier).name))))
           << tier.name << ", options " << options;
     }
   }

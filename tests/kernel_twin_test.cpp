@@ -153,7 +153,7 @@ TEST(KernelTwin, WholeKernelsLeaveTheSameBits) {
       Random random(31);
       Panel<float> hardware(tier.bfloat16, vectors, 37, 19, random);
       Panel<float> software = hardware;
-      software.table = &test::twin_of(tier)->bfloat16;
+      software.table = &test::twin_of(tier).bfloat16;
       for (const std::int64_t keys : {1, 8, 9, 127, 128}) {
         for (const double gain : {1.0, 300.0}) {
           KeyBlock<float> block(hardware, keys, random, {.gain = gain});

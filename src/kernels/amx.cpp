@@ -20,7 +20,7 @@
 
 #if HWY_TARGET == HWY_AVX3
 #undef HWY_TARGET_STR
-#define HWY_TARGET_STR HWY_TARGET_STR_AVX3 ",avx512bf16,amx-tile,amx-bf16"
+#define HWY_TARGET_STR HWY_TARGET_STR_AVX3 ",avx512bf16"
 #include "kernels/pair_conversion-inl.h"
 #include "kernels/pair_table-inl.h"
 

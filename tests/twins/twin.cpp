@@ -172,10 +172,9 @@ const std::vector<std::string>& twin_kernels() {
   return twins;
 }
 
-const kernel::Kernel* twin_of(const kernel::Kernel& tier) {
+const kernel::Kernel& twin_of(const kernel::Kernel& tier) {
   // Elsewhere a vector of lanes is shorter, or 2^x is computed another way.
-  const kernel::Kernel& twin = kernel::choose_kernel(tier.name + "_twin_avx3");
-  return &twin;
+  return kernel::choose_kernel(tier.name + "_twin_avx3");
 }
 
 int twin_tile_columns(Tile& c, const Tile& a, const Tile& b) {

@@ -19,7 +19,7 @@ namespace longspan::test {
 const std::vector<std::string>& twin_kernels();
 
 // The twin, in the same instruction set, of a kernel for bfloat16 that runs here.
-const kernel::Kernel* twin_of(const kernel::Kernel& tier);
+const kernel::Kernel& twin_of(const kernel::Kernel& tier);
 
 // acc[i] after VDPBF16PS with a[i] and b[i], by its published pseudo-code.
 float twin_dot(float acc, std::uint32_t a, std::uint32_t b);

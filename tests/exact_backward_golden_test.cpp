@@ -35,8 +35,10 @@ const std::map<std::string, std::set<std::string>> kZero = {
     {"seqlen_q_0", {"dkey", "dvalue"}}};
 double allowed_of_zero(DType dtype) { return dtype == DType::kFloat16 ? 3e-4 : 1e-12; }
 
-// Scores near 1e5, where one step of a float32 lse is 8e-3. Everywhere else the table holds.
-const std::set<std::string> kHardLse = {"f16_large"};
+// Scores near 1e5, where one step of a float32 lse is 8e-3; scores in the hundreds and thousands of
+// few queries, whose lse comes from decode: its dot products are rounded in another order than
+// those of the backward pass. Everywhere else the table holds.
+const std::set<std::string> kHardLse = {"f16_large", "huge_logits_f32", "huge_negative_logits"};
 
 bool lists(const std::map<std::string, std::set<std::string>>& table, const std::string& name,
            const std::string& tensor) {

@@ -43,6 +43,9 @@ struct BackwardCall : AttentionCall<T> {
   bool wants_bias_tiles() const noexcept {
     return bias_gradient != nullptr && bias_gradient->wants_tiles();
   }
+  bool sums_bias_by_query() const noexcept {
+    return bias_gradient != nullptr && bias_gradient->sums_queries();
+  }
 };
 
 // A thousand keys: loading a panel of queries, in both arrangements, is a fiftieth of the work that

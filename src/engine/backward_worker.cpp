@@ -65,6 +65,7 @@ void BackwardWorker<T>::carve(base::Carver& carver) {
     panel.lse = carver.take<T>(width_);
     panel.delta = carver.take<T>(width_);
     panel.dquery_lanes = carver.take<T>(padded_dim * width_);
+    if (call_.sums_bias_by_query()) panel.dscore_sums = carver.take<T>(width_);
   }
   for (Block& block : blocks_) {
     block.key_rows = carver.take<std::byte>(format.rows_bytes(block_rows_, stride_));
@@ -174,7 +175,7 @@ void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHe
     if (call_.stop.stop_requested()) {
       base::fail(ErrorCode::kCancelled, "attention: stopped on request");
     }
-    const bool adds = k + 1 == used_blocks_ && call_.wants_query;
+    const bool adds = k + 1 == used_blocks_ && (call_.wants_query || call_.sums_bias_by_query());
     Block& block = blocks_[static_cast<std::size_t>(k)];
     std::int64_t met = 0;
     for (std::int64_t p = 0; p < used_panels_; ++p) {
@@ -186,15 +187,19 @@ void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHe
         b.ahead[0] = rows_ahead(head.query, next.range(), call_.head_dim);
         b.ahead[1] = rows_ahead(head.doutput, next.range(), call_.head_dim_v);
       }
-      if (adds)
+      if (adds && call_.wants_query) {
         b.ahead[2] = rows_ahead(as_source(head.dquery_sum), panel.queries.range(), call_.head_dim);
+      }
       if (!mask::intersect(panel.keys, block.keys).empty()) {
         run_tile(task, panel, block, b);
         ++met;
       }
       if (!adds) continue;
       if (p == 0) call_.turns->wait(place, turn);
-      add_dquery(task, head, panel);
+      if (call_.wants_query) add_dquery(task, head, panel);
+      if (call_.sums_bias_by_query()) {
+        call_.bias_gradient->add_queries(task.batch, panel.queries, panel.dscore_sums);
+      }
     }
     if (adds) {
       // A block of queries may see keys on both sides of a range and none in it.
@@ -233,6 +238,7 @@ void BackwardWorker<T>::load_panel(const BackwardHead<T>& head, Panel& panel) {
   if (call_.wants_query) {
     std::fill_n(panel.dquery_lanes, call_.kernel->format.rows(call_.head_dim) * panel.width, T{0});
   }
+  if (call_.sums_bias_by_query()) std::fill_n(panel.dscore_sums, panel.width, T{0});
 }
 
 // Rows of queries or of doutput in both arrangements. True when all their numbers are finite.
@@ -290,7 +296,13 @@ void BackwardWorker<T>::run_tile(const BackwardTask<T>& task, Panel& panel, Bloc
   b.dkey = call_.wants_key ? block.dkey : nullptr;
   b.dvalue = call_.wants_value ? block.dvalue : nullptr;
   const bool visited = call_.kernel->backward_block[panel.width / call_.kernel->lanes - 1](b);
-  if (visited && dscores_ != nullptr) {
+  if (!visited || dscores_ == nullptr) return;
+  if (call_.sums_bias_by_query()) {
+    for (std::int64_t k = 0; k < block.keys.size(); ++k) {
+      const T* dscores = dscores_ + k * panel.width;
+      for (std::int64_t l = 0; l < panel.width; ++l) panel.dscore_sums[l] += dscores[l];
+    }
+  } else {
     call_.bias_gradient->add_tile(*call_.kernel, task.batch, panel.queries, block.keys, dscores_,
                                   panel.width, bias_rows_);
   }

@@ -37,6 +37,7 @@ class BackwardWorker {
     T* lse = nullptr;
     T* delta = nullptr;
     T* dquery_lanes = nullptr;
+    T* dscore_sums = nullptr;  // [width], with a bias gradient that is summed by query
   };
   struct Block {  // a block of keys, loaded
     mask::Range keys;

@@ -10,11 +10,14 @@ namespace longspan::engine {
 
 template <class T>
 BiasGradient<T>::BiasGradient(T* into, const BiasAxes& axes,
-                              const std::array<std::int64_t, 4>& full)
+                              const std::array<std::int64_t, 4>& full, bool has_sinks)
     : into_(into), axes_(axes), full_(full) {
   const bool has_queries = axes.shape[2] == full[2];
   const bool has_keys = axes.shape[3] == full[3];
-  kind_ = has_queries && has_keys ? Kind::kFull : has_keys ? Kind::kKeys : Kind::kRows;
+  kind_ = has_queries && has_keys ? Kind::kFull
+          : has_keys              ? Kind::kKeys
+          : has_sinks             ? Kind::kQueries
+                                  : Kind::kKnown;
   if (kind_ == Kind::kFull) return;
   const std::int64_t along = kind_ == Kind::kKeys ? full[3] : full[2];
   sums_.assign(static_cast<std::size_t>(full[0] * full[1] * along), T{0});
@@ -50,7 +53,7 @@ void BiasGradient<T>::add_tile(const kernel::KernelTable<T>& kernel, std::int64_
 
 template <class T>
 void BiasGradient<T>::clear() noexcept {
-  if (kind_ != Kind::kFull) return;  // finish() writes every element
+  if (kind_ != Kind::kFull) return std::fill(sums_.begin(), sums_.end(), T{0});
   for (std::int64_t b = 0; b < axes_.shape[0]; ++b) {
     for (std::int64_t h = 0; h < axes_.shape[1]; ++h) {
       for (std::int64_t q = 0; q < axes_.shape[2]; ++q) {

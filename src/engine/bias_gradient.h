@@ -6,8 +6,11 @@
 //   queries and keys both there    tiles of dS are added where they belong. Heads and batch entries
 //                                  that share a bias must be done one after the other.
 //   keys only                      one sum for each (batch, head, key), reduced at the end
-//   queries only, or neither       no tile is looked at: sum_j dS_ij = doutput_i . output_i -
-//                                  delta_i (1 - P_i,sink), because the weights of a row sum to 1
+//   queries only, or neither       one number for each (batch, head, query), reduced at the end.
+//                                  Without a sink the weights of a row sum to 1, so it is
+//                                  sum_j dS_ij = dlse_i and no tile is looked at. With one it is
+//                                  dlse_i + P_i,sink delta_i, which cancels where the sink has
+//                                  nearly all the weight: tiles are summed over their keys.
 #pragma once
 
 #include <array>
@@ -28,10 +31,12 @@ class BiasGradient {
  public:
   // `full`: [batch, num_heads, seqlen_q, seqlen_k] of the call. Allocates one number for each
   // (batch, head, key) or (batch, head, query) where that is how it is summed.
-  BiasGradient(T* into, const BiasAxes& axes, const std::array<std::int64_t, 4>& full);
+  BiasGradient(T* into, const BiasAxes& axes, const std::array<std::int64_t, 4>& full,
+               bool has_sinks);
 
-  bool wants_tiles() const noexcept { return kind_ != Kind::kRows; }
-  bool wants_rows() const noexcept { return kind_ == Kind::kRows; }
+  bool wants_tiles() const noexcept { return kind_ != Kind::kKnown; }
+  bool sums_queries() const noexcept { return kind_ == Kind::kQueries; }  // of tiles: add_queries
+  bool knows_queries() const noexcept { return kind_ == Kind::kKnown; }   // set_query
   // Tiles of different batch entries (heads) are added to the same place.
   bool shares_batch() const noexcept { return kind_ == Kind::kFull && axes_.shape[0] < full_[0]; }
   bool shares_heads() const noexcept { return kind_ == Kind::kFull && axes_.shape[1] < full_[1]; }
@@ -40,8 +45,13 @@ class BiasGradient {
   void add_tile(const kernel::KernelTable<T>& kernel, std::int64_t batch,
                 const PanelQueries& queries, mask::Range keys, const T* tile, std::int64_t width,
                 T* scratch) noexcept;
-  void set_row(std::int64_t batch, std::int64_t head, std::int64_t query, T sum) noexcept {
-    sums_[static_cast<std::size_t>((batch * full_[1] + head) * full_[2] + query)] = sum;
+  // Adds to what is there, [lane]: tasks that share queries must take turns.
+  void add_queries(std::int64_t batch, const PanelQueries& queries, const T* sums) noexcept {
+    T* into = query_sum(batch, queries.head, queries.first);
+    for (std::int64_t lane = 0; lane < queries.count; ++lane) into[lane] += sums[lane];
+  }
+  void set_query(std::int64_t batch, std::int64_t head, std::int64_t query, T sum) noexcept {
+    *query_sum(batch, head, query) = sum;
   }
 
   std::size_t bytes() const noexcept { return sums_.size() * sizeof(T); }
@@ -49,7 +59,11 @@ class BiasGradient {
   void finish() noexcept;  // after the last
 
  private:
-  enum class Kind { kFull, kKeys, kRows };
+  enum class Kind { kFull, kKeys, kQueries, kKnown };
+
+  T* query_sum(std::int64_t batch, std::int64_t head, std::int64_t query) noexcept {
+    return sums_.data() + (batch * full_[1] + head) * full_[2] + query;
+  }
 
   T* into_;
   BiasAxes axes_;

@@ -64,8 +64,11 @@ class ExactForward {
       : checked_(checked),
         kernel_(kernel::choose_kernel(execution.kernel)),
         mask_(bind_mask(checked, options)) {
-    describe_call(checked, options, execution, kernel_.template table<T>(checked.query.dtype),
-                  mask_, call_);
+    group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
+    const bool decode = decodes(checked, group_, exact_reference);
+    // Decode widens narrow numbers where it reads them: its operands are numbers of T.
+    const DType operands = decode ? engine::kDTypeOf<T> : checked.query.dtype;
+    describe_call(checked, options, execution, kernel_.template table<T>(operands), mask_, call_);
     call_.segments = engine::choose_segments(checked.seqlen_k, execution.key_chunk);
     const engine::RowSource key = checked.key.source(0, 0);
     const engine::RowSource value = checked.value.source(0, 0);
@@ -74,10 +77,9 @@ class ExactForward {
                        engine::gains_by_packing(key, checked.head_dim) ||
                        engine::gains_by_packing(value, checked.head_dim_v);
     call_.exact_reference = exact_reference;
-    group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
     engine::ForwardShape shape{checked.batch, checked.num_heads, checked.num_heads_kv,
                                checked.seqlen_q};
-    if (decodes(checked, group_, exact_reference)) {
+    if (decode) {
       call_.decode_queries = checked.seqlen_q;
       shape.panels_together = std::max<std::int64_t>(group_, 1);
       const std::int64_t turns = heads_in_turn(checked);

@@ -172,7 +172,8 @@ class ExactBackward {
     }
     bias_.emplace(static_cast<T*>(view.data), axes,
                   std::array<std::int64_t, 4>{checked_.batch, checked_.num_heads, checked_.seqlen_q,
-                                              checked_.seqlen_k});
+                                              checked_.seqlen_k},
+                  checked_.sinks.data != nullptr);
     call_.bias_gradient = &*bias_;
   }
 
@@ -184,13 +185,10 @@ class ExactBackward {
   double sink_weight(std::int64_t batch, std::int64_t head, double lse) const noexcept {
     // lse is rounded to T, and so must the sink be: where it is all that a row sees, both are
     // equal.
-    return checked_.sinks.data == nullptr
-               ? 0.0
-               : std::exp(static_cast<double>(static_cast<T>(checked_.sinks.at(batch, head))) -
-                          lse);
+    return std::exp(static_cast<double>(static_cast<T>(checked_.sinks.at(batch, head))) - lse);
   }
 
-  // delta, the row sums that a bias without keys wants, and zeros where no key is seen.
+  // delta, the sums over keys that are known without a tile, and zeros where no key is seen.
   void prepare_rows() {
     const std::int64_t blocks = call_.query_blocks();
     const std::int64_t heads = checked_.num_heads;
@@ -224,12 +222,11 @@ class ExactBackward {
       const double dot = row_dot(output, doutput, n, checked_.head_dim_v);
       const double off = dlse.data == nullptr ? dot : dot - number_at(dlse, n);
       delta[n] = static_cast<T>(off);
-      if (bias_ && bias_->wants_rows()) {
+      if (bias_ && bias_->knows_queries()) {
         const double here = number_at(lse, n);
         const bool empty = std::isinf(here) && here < 0;
-        bias_->set_row(
-            batch, head, n,
-            empty ? T{0} : static_cast<T>(dot - off * (1 - sink_weight(batch, head, here))));
+        // dlse, and NaN where the row is.
+        bias_->set_query(batch, head, n, empty ? T{0} : static_cast<T>(dot - off));
       }
     }
   }

@@ -51,6 +51,7 @@ test: build  ## every test
 .PHONY: bench
 bench: build  ## exact attention against the peaks of the same run, answers checked first (20 minutes)
 	@build/release/bench/exact
+	@build/release/bench/memory
 	@build/release/cli/longspan bench --seqlen 512,4096 --causal=0,1 --dtype f32,bf16 -o md
 
 .PHONY: soak

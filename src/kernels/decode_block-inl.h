@@ -29,12 +29,22 @@
 #include "kernels/elements-inl.h"
 #include "kernels/exp2-inl.h"
 #include "kernels/lanes-inl.h"
+#include "kernels/product-inl.h"
 #include "kernels/score_terms-inl.h"
 #include "kernels/vector_rule-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+
+template <int R, int N, class V>
+HWY_INLINE void clear_tile(V (&acc)[R][N]) {
+  LONGSPAN_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LONGSPAN_UNROLL
+    for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(hn::DFromV<V>());
+  }
+}
 
 // Walks over memory that is read next: a line with each line that is worked on.
 class Fetcher {

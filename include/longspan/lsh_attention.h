@@ -116,7 +116,7 @@ LshOptions lab();
 // round a pair is counted in, so their results are the same bits here.
 //
 // A row that sees nothing gets output 0 and lse -inf. Bitwise the same for any number of threads,
-// and for a batch entry alone or in any batch. Workspace beside hash_vectors(): for each position
+// and for a batch entry alone or in any batch. Workspace: that of hash_vectors(), for each position
 // and head 12 bytes a round and 16 more (float64: 12 and 32), a float32 copy of the output where
 // its type is narrower, and O(threads).
 void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,

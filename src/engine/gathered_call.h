@@ -82,6 +82,7 @@ struct GatheredGroup {
   std::span<const std::int32_t> queries;
   std::span<const PairTest> tests;
   std::span<const KeyRun> runs;
+  std::span<const std::int32_t> next_keys = {};  // that the next group will be the first to meet
 };
 
 template <class T>

@@ -118,11 +118,8 @@ void GatheredWorker<T>::run(const GatheredGroup& group) {
   }
   load_queries(group);
   load_mask();
-  for (const KeyRun& keys : group.runs) {
-    const Run& run = load(keys);
-    for (std::int64_t p = 0; p < used_panels_; ++p) {
-      meet(group, keys, run, panels_[p], /*skip_hidden_values=*/false);
-    }
+  for (std::size_t r = 0; r < group.runs.size(); ++r) {
+    for (std::int64_t p = 0; p < used_panels_; ++p) meet(group, r, p, /*skip_hidden_values=*/false);
   }
   for (std::int64_t p = 0; p < used_panels_; ++p) {
     Panel& panel = panels_[p];
@@ -130,8 +127,8 @@ void GatheredWorker<T>::run(const GatheredGroup& group) {
     const std::int64_t size = panel.width * call_.head_dim_v;
     if (panel.partial && !call_.kernel->all_finite(panel.state.numerator, size)) {
       clear(panel);
-      for (const KeyRun& keys : group.runs) {
-        meet(group, keys, load(keys), panel, /*skip_hidden_values=*/true);
+      for (std::size_t r = 0; r < group.runs.size(); ++r) {
+        meet(group, r, p, /*skip_hidden_values=*/true);
       }
     }
     merge_rows(call_, *head_, panel.queries, panel.width, panel.state, rows_);
@@ -339,8 +336,25 @@ void GatheredWorker<T>::load_positions(const KeyRun& keys, const Panel& panel) {
 }
 
 template <class T>
-void GatheredWorker<T>::meet(const GatheredGroup& group, const KeyRun& keys, const Run& run,
-                             Panel& panel, bool skip_hidden_values) {
+void GatheredWorker<T>::fetch_ahead(const GatheredGroup& group, std::int64_t n, std::int64_t parts,
+                                    kernel::ForwardBlock<T>& b) const {
+  const auto part = [&](std::span<const std::int32_t> index) {
+    const auto size = static_cast<std::int64_t>(index.size());
+    const std::int64_t begin = size * n / parts, end = size * (n + 1) / parts;
+    return index.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+  };
+  const auto next = part(group.next_keys);
+  b.ahead[0] = rows_ahead(as_source(head_->rows.numerator), part(group.queries), call_.head_dim_v);
+  b.ahead[1] = rows_ahead(head_->key, next, call_.head_dim);
+  b.ahead[2] = rows_ahead(head_->value, next, call_.head_dim_v);
+}
+
+template <class T>
+void GatheredWorker<T>::meet(const GatheredGroup& group, std::size_t place,
+                             std::int64_t panel_number, bool skip_hidden_values) {
+  const KeyRun& keys = group.runs[place];
+  const Run& run = load(keys);
+  Panel& panel = panels_[panel_number];
   kernel::ForwardBlock<T> b;
   if (!load_visible(group, keys, run, panel, b.visible)) {
     panel.partial = true;
@@ -354,6 +368,8 @@ void GatheredWorker<T>::meet(const GatheredGroup& group, const KeyRun& keys, con
     }
     b.terms = &terms_;
   }
+  fetch_ahead(group, static_cast<std::int64_t>(place) * used_panels_ + panel_number,
+              static_cast<std::int64_t>(group.runs.size()) * used_panels_, b);
   b.query = panel.query;
   b.key = run.key;
   b.value = run.value;

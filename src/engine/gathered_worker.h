@@ -59,11 +59,14 @@ class GatheredWorker {
   Run& load(const KeyRun& run);
   RowSource gather(const RowSource& source, std::span<const std::int32_t> index, std::int64_t dim);
   RowSource normalize(const RowSource& rows, std::span<const std::int32_t> index, std::byte* into);
-  void meet(const GatheredGroup& group, const KeyRun& keys, const Run& run, Panel& panel,
+  void meet(const GatheredGroup& group, std::size_t place, std::int64_t panel_number,
             bool skip_hidden_values);
   // The words of a tile, null when all is visible; false when nothing is.
   bool load_visible(const GatheredGroup& group, const KeyRun& keys, const Run& run,
                     const Panel& panel, const std::uint64_t*& words);
+  // What is read soon, the n-th of `parts` parts: rows of results, and of the keys that come next.
+  void fetch_ahead(const GatheredGroup& group, std::int64_t n, std::int64_t parts,
+                   kernel::ForwardBlock<T>& b) const;
   void load_positions(const KeyRun& keys, const Panel& panel);
   void merge(Panel& panel);
 

@@ -19,9 +19,9 @@ constexpr double kFar = 750;
 
 template <class T>
 struct Lanes {  // (reference, sum) of a panel, and two numerators that tell the weights of a merge
-  alignas(64) T reference[kernel::kMaxWidth] = {};
-  alignas(64) T sum[kernel::kMaxWidth] = {};
-  alignas(64) T weights[2 * kernel::kMaxWidth] = {};
+  alignas(64) T reference[kernel::kMaxWidth];
+  alignas(64) T sum[kernel::kMaxWidth];
+  alignas(64) T weights[2 * kernel::kMaxWidth];
   kernel::PanelState<T> state() noexcept { return {reference, sum, weights}; }
 };
 
@@ -57,8 +57,7 @@ class RowMerger {
     call_.kernel->write_rows({rows, kDTypeOf<T>, call_.head_dim_v, 1}, 0, count, call_.head_dim_v,
                              width, part.numerator, into_.weights + width);
     for (std::int64_t lane = 0; lane < count; ++lane) {
-      T* row = rows + lane * call_.head_dim_v;
-      add_known(queries[lane], into_.weights[lane], row);
+      const T* row = rows + lane * call_.head_dim_v;
       if (head_.last_phase) {
         write_result(queries[lane], lane, row);
       } else {
@@ -91,14 +90,18 @@ class RowMerger {
     return static_cast<T*>(head_.rows.numerator.data) + query * head_.rows.numerator.row_stride;
   }
 
-  void add_known(std::int64_t query, T weight, T* row) const {
-    if (head_.first_phase) return;
+  // store(d, total numerator). What is known is not read in the first phase.
+  template <class Store>
+  void for_totals(std::int64_t query, std::int64_t lane, const T* row, const Store& store) const {
     const T* known = known_row(query);
-    const std::int64_t stride = head_.rows.numerator.dim_stride;
-    if (stride == 1) {
-      for (std::int64_t d = 0; d < call_.head_dim_v; ++d) row[d] += weight * known[d];
+    const std::int64_t dim = call_.head_dim_v, stride = head_.rows.numerator.dim_stride;
+    const T weight = into_.weights[lane];
+    if (head_.first_phase) {
+      for (std::int64_t d = 0; d < dim; ++d) store(d, row[d]);
+    } else if (stride == 1) {
+      for (std::int64_t d = 0; d < dim; ++d) store(d, row[d] + weight * known[d]);
     } else {
-      for (std::int64_t d = 0; d < call_.head_dim_v; ++d) row[d] += weight * known[d * stride];
+      for (std::int64_t d = 0; d < dim; ++d) store(d, row[d] + weight * known[d * stride]);
     }
   }
 
@@ -107,7 +110,11 @@ class RowMerger {
     head_.rows.sum[query] = into_.sum[lane];
     T* known = known_row(query);
     const std::int64_t stride = head_.rows.numerator.dim_stride;
-    for (std::int64_t d = 0; d < call_.head_dim_v; ++d) known[d * stride] = row[d];
+    if (stride == 1) {
+      for_totals(query, lane, row, [&](std::int64_t d, T total) { known[d] = total; });
+    } else {
+      for_totals(query, lane, row, [&](std::int64_t d, T total) { known[d * stride] = total; });
+    }
   }
 
   double own_score(std::int64_t query) const {
@@ -183,16 +190,15 @@ class RowMerger {
       using E = decltype(tag);
       E* to = static_cast<E*>(output.data) + query * output.row_stride;
       if (!step.sees_own && output.dim_stride == 1) {
-        for (std::int64_t d = 0; d < call_.head_dim_v; ++d) {
-          to[d] = base::from_float<E>(row[d] * factor);
-        }
+        for_totals(query, lane, row,
+                   [&](std::int64_t d, T total) { to[d] = base::from_float<E>(total * factor); });
         return;
       }
-      for (std::int64_t d = 0; d < call_.head_dim_v; ++d) {
-        T x = row[d] * factor;
+      for_totals(query, lane, row, [&](std::int64_t d, T total) {
+        T x = total * factor;
         if (step.sees_own) x += own * static_cast<T>(own_value(query, d));
         to[d * output.dim_stride] = base::from_float<E>(x);
-      }
+      });
     });
   }
 

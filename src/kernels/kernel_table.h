@@ -108,7 +108,7 @@ struct ForwardBlock {
   T* scores = nullptr;            // scratch [format.rows(keys)][width]
   void* probabilities = nullptr;  // scratch, a panel as deep as there are keys
   PanelState<T> state;
-  RowsAhead ahead[2];  // of the bias and the mask of the next panel
+  RowsAhead ahead[kRowsAhead];  // what will be read soon: bias and mask, gathered rows
 };
 
 template <class T>

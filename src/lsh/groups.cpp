@@ -180,8 +180,20 @@ void Groups::of_round(std::int64_t b, std::int64_t h, std::int64_t round, mask::
     further_.clear();
     load_tests(b, h, round, queries);
     load_runs(b, h, round, number);
-    body({queries, tests_, runs_});
+    body({queries, tests_, runs_, next_keys(b, h, round, number)});
   }
+}
+
+// The chunk behind a window; windows of buckets and wrapped ones are not foreseen.
+std::span<const std::int32_t> Groups::next_keys(std::int64_t b, std::int64_t h, std::int64_t round,
+                                                std::int64_t number) const noexcept {
+  if (rounds_.whole_buckets() || rounds_.options().wrap != Wrap::kNone) return {};
+  const Segment window = rounds_.plain_window(round, number);
+  const std::int64_t next = window.first + window.count;
+  constexpr std::size_t kMost = 128;  // their rows must stay in the cache until they are read
+  if (next >= rounds_.chunks()) return {};
+  const std::span<const std::int32_t> keys = chunk(b, h, {round, next});
+  return keys.first(std::min(kMost, keys.size()));
 }
 
 void Groups::of_mask(std::int64_t b, std::int64_t h, mask::Range queries,
@@ -201,7 +213,8 @@ void Groups::of_mask(std::int64_t b, std::int64_t h, mask::Range queries,
     }
     body({all.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
           {},
-          runs_});
+          runs_,
+          {}});
   }
 }
 

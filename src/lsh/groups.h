@@ -54,6 +54,8 @@ class Groups {
   void load_wrapped_runs(std::int64_t b, std::int64_t h, std::int64_t round, std::int64_t number);
   std::span<const engine::PairTest> members_before(std::int64_t round, std::int64_t number,
                                                    std::int64_t n);
+  std::span<const std::int32_t> next_keys(std::int64_t b, std::int64_t h, std::int64_t round,
+                                          std::int64_t number) const noexcept;
   std::span<const std::int32_t> chunk(std::int64_t b, std::int64_t h, ChunkPlace at) const noexcept;
 
   const Rounds& rounds_;

@@ -86,7 +86,7 @@ class LshForward {
     plan.num_buckets = factors_.factors;
     plan.num_chunks = rounds_.chunks();
     plan.tasks = tasks();
-    plan.workspace_bytes = workspace_bytes(threads_);
+    plan.workspace_bytes = total_bytes(threads_);
     plan.flop = 2.0 * static_cast<double>(checked_.head_dim + checked_.head_dim_v) *
                 static_cast<double>(lists()) * pairs_of_list();
     return plan;
@@ -101,7 +101,10 @@ class LshForward {
     for (int w = 0; w < threads_; ++w) {
       workers.emplace_back(*this, workspace_.data() + workspace_bytes(w));
     }
-    rounds_.sort(query_, key_, attention_.mask, places_of_queries(), execution_);
+    Execution sorting = execution_;
+    sorting.threads = threads_;
+    sorting.memory_limit = 0;  // kept by the plan
+    rounds_.sort(query_, key_, attention_.mask, places_of_queries(), sorting);
     measure_rows();
     const std::int64_t phases = rounds_.count() + (local_ ? 1 : 0);
     if (call_.progress != nullptr) {
@@ -173,12 +176,12 @@ class LshForward {
         base::round_up(engine::GatheredWorker<T>::workspace_bytes(call_), base::kAlignment);
     threads_ = base::resolve_threads(execution_.threads, tasks());
     const std::size_t limit = execution_.memory_limit;
-    while (limit > 0 && threads_ > 1 && workspace_bytes(threads_) > limit) --threads_;
+    while (limit > 0 && threads_ > 1 && total_bytes(threads_) > limit) --threads_;
     base::require(
-        limit == 0 || workspace_bytes(threads_) <= limit,
+        limit == 0 || total_bytes(threads_) <= limit,
         [&] {
           return std::string(kFunction) + ": no plan fits memory_limit; the least workspace is " +
-                 std::to_string(workspace_bytes(threads_)) + " bytes, the limit " +
+                 std::to_string(total_bytes(threads_)) + " bytes, the limit " +
                  std::to_string(limit);
         },
         ErrorCode::kOutOfMemory);
@@ -225,6 +228,12 @@ class LshForward {
     return shared_bytes_ + static_cast<std::size_t>(threads) * worker_bytes_;
   }
 
+  // With what hashing and sorting allocate.
+  std::size_t total_bytes(int threads) const noexcept {
+    return workspace_bytes(threads) +
+           rounds_.sorting_bytes(threads, checked_.head_dim, factors_.columns, sizeof(T));
+  }
+
   std::span<const std::int64_t> places_of_queries() {
     if (shared_) return {};
     const std::int64_t rows = checked_.batch * checked_.seqlen_q;
@@ -250,28 +259,43 @@ class LshForward {
   // Cauchy and Schwarz, since keys are no longer than 1; else the longest key says it.
   void measure_rows() {
     if (local_) std::iota(all_, all_ + std::max(checked_.seqlen_q, checked_.seqlen_k), 0);
-    base::parallel_for(lists(), threads_, [&](std::int64_t list, int) {
-      const std::int64_t b = list / checked_.num_heads, h = list % checked_.num_heads;
-      const engine::RowSource query = checked_.query.source(b, h);
-      const engine::RowSource key = checked_.key.source(b, rounds_.head_kv(h));
-      T* bounds = bounds_ + list * checked_.seqlen_q;
-      const double scale = std::fabs(call_.scale);
-      double longest = 0;
-      for (std::int64_t n = 0; !shared_ && n < checked_.seqlen_k; ++n) {
-        const double length = std::sqrt(squares_of(key, n, checked_.head_dim));
-        if (std::isfinite(length)) longest = std::max(longest, length);
-      }
-      for (std::int64_t n = 0; n < checked_.seqlen_q; ++n) {
-        const double squares = squares_of(query, n, checked_.head_dim);
-        if (shared_) {
-          const double factor = key_factor(squares, checked_.head_dim, rounds_.options().key_norm);
-          key_factor_[list * checked_.seqlen_q + n] = static_cast<T>(factor);
-          bounds[n] = static_cast<T>(scale * squares * factor);
-        } else {
-          bounds[n] = static_cast<T>(scale * std::sqrt(squares) * longest);
+    std::vector<double> longest(static_cast<std::size_t>(shared_ ? 0 : lists()));
+    base::parallel_for(static_cast<std::int64_t>(longest.size()), threads_,
+                       [&](std::int64_t list, int) { longest[list] = longest_key(list); });
+    // Heads of a position one after the other: their rows stand together.
+    constexpr std::int64_t kTaskRows = 256;
+    const std::int64_t parts = base::ceil_div(checked_.seqlen_q, kTaskRows);
+    const double scale = std::fabs(call_.scale);
+    base::parallel_for(checked_.batch * parts, threads_, [&](std::int64_t task, int) {
+      const std::int64_t b = task / parts, begin = task % parts * kTaskRows;
+      for (std::int64_t n = begin; n < std::min(begin + kTaskRows, checked_.seqlen_q); ++n) {
+        for (std::int64_t h = 0; h < checked_.num_heads; ++h) {
+          const std::int64_t list = b * checked_.num_heads + h;
+          const std::int64_t at = list * checked_.seqlen_q + n;
+          const double squares = squares_of(checked_.query.source(b, h), n, checked_.head_dim);
+          if (shared_) {
+            const double factor =
+                key_factor(squares, checked_.head_dim, rounds_.options().key_norm);
+            key_factor_[at] = static_cast<T>(factor);
+            bounds_[at] = static_cast<T>(scale * squares * factor);
+          } else {
+            bounds_[at] = static_cast<T>(scale * std::sqrt(squares) * longest[list]);
+          }
         }
       }
     });
+  }
+
+  // That is finite.
+  double longest_key(std::int64_t list) const {
+    const std::int64_t b = list / checked_.num_heads, h = list % checked_.num_heads;
+    const engine::RowSource key = checked_.key.source(b, rounds_.head_kv(h));
+    double longest = 0;
+    for (std::int64_t n = 0; n < checked_.seqlen_k; ++n) {
+      const double length = std::sqrt(squares_of(key, n, checked_.head_dim));
+      if (std::isfinite(length)) longest = std::max(longest, length);
+    }
+    return longest;
   }
 
   void attend(const Results& results, std::int64_t phase, std::int64_t phases, std::int64_t task,

@@ -7,6 +7,8 @@
 #include <algorithm>
 
 #include "base/parallel_for.h"
+#include "base/round.h"
+#include "lsh/sort.h"
 
 namespace longspan::lsh {
 namespace {
@@ -80,6 +82,18 @@ void Rounds::sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
                  execution);
   number_keys(execution);
   if (!shape_.shared) number_queries(query_places, execution);
+}
+
+std::size_t Rounds::sorting_bytes(int threads, std::int64_t head_dim, std::int64_t columns,
+                                  std::size_t element) const noexcept {
+  // Rotations; panels of vectors, products of a first level cache and flags.
+  constexpr std::int64_t kRowMultiple = 16, kProducts = 64 << 10;
+  const std::int64_t rows = base::round_up(hashing_.num_hashes * columns, kRowMultiple);
+  const auto rotations = static_cast<std::size_t>(shape_.num_heads_kv * rows * head_dim) * element;
+  const auto panel = static_cast<std::size_t>(head_dim * 64 + columns * 64) * element + kProducts;
+  const std::size_t scratch =
+      std::max(panel, BucketSort(std::max(shape_.seqlen_q, shape_.seqlen_k)).bytes());
+  return rotations + static_cast<std::size_t>(threads) * scratch;
 }
 
 void Rounds::number_keys(const Execution& execution) const {

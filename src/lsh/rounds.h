@@ -38,6 +38,10 @@ class Rounds {
   Rounds(const LshOptions& options, const RoundsShape& shape);
   void carve(base::Carver& carver);
 
+  // What sort() allocates for itself, at most.
+  std::size_t sorting_bytes(int threads, std::int64_t head_dim, std::int64_t columns,
+                            std::size_t element) const noexcept;
+
   // Fills in everything. `query_places(b, i)`: the key that query i is level with, for separate
   // queries.
   void sort(ConstTensorView query, ConstTensorView key, const Mask& mask,

@@ -56,7 +56,7 @@ class GatheredWorker {
   void load_queries(const GatheredGroup& group);
   void load_mask();
   void clear(Panel& panel) const;
-  Run& load(const KeyRun& run);
+  Run& load(const KeyRun& keys);
   RowSource gather(const RowSource& source, std::span<const std::int32_t> index, std::int64_t dim);
   RowSource normalize(const RowSource& rows, std::span<const std::int32_t> index, std::byte* into);
   void meet(const GatheredGroup& group, std::size_t place, std::int64_t panel_number,

@@ -67,7 +67,9 @@ reference::LshResult truth_of(const LshInputs& inputs) {
       .all();
 }
 
-// Outputs that cancel are held to the norm of the absolute terms.
+// Outputs that cancel are held to the norm of the absolute terms. Kernels over bfloat16 round
+// normalised keys to it, as every program of that type does: scores, here at most 8, are then off
+// by 2^-9 of themselves, which is more than the table gives lse for exact inputs.
 testing::AssertionResult matches(const Output& result, const reference::LshResult& truth,
                                  DType row) {
   const Tolerance tolerance = tolerance_of(row);
@@ -76,8 +78,10 @@ testing::AssertionResult matches(const Output& result, const reference::LshResul
   const auto output =
       within_rel_l2(result.output.values(), truth.output, tolerance.output_rel_l2 * cancels);
   if (!output) return testing::AssertionResult(output) << "; output";
-  const auto lse = within_elementwise(result.lse.values(), truth.lse, tolerance.lse_absolute,
-                                      tolerance.lse_relative);
+  const double rounded_keys = row == DType::kBFloat16 ? 0x1p-6 : 0.0;
+  const auto lse =
+      within_elementwise(result.lse.values(), truth.lse, tolerance.lse_absolute + rounded_keys,
+                         tolerance.lse_relative);
   return lse ? lse : testing::AssertionResult(lse) << "; lse";
 }
 

@@ -53,6 +53,7 @@ class RowMerger {
   void run(std::span<const std::int32_t> queries, std::int64_t width,
            const kernel::PanelState<T>& part, T* rows) {
     const auto count = static_cast<std::int64_t>(queries.size());
+    for (const std::int32_t query : queries) fetch_rows(query);
     merge_numbers(queries, width, part);
     call_.kernel->write_rows({rows, kDTypeOf<T>, call_.head_dim_v, 1}, 0, count, call_.head_dim_v,
                              width, part.numerator, into_.weights + width);
@@ -88,6 +89,21 @@ class RowMerger {
 
   T* known_row(std::int64_t query) const {
     return static_cast<T*>(head_.rows.numerator.data) + query * head_.rows.numerator.row_stride;
+  }
+
+  // All at once before they are waited for one by one: rows lie anywhere.
+  void fetch_rows(std::int64_t query) const {
+    constexpr std::int64_t kLine = 64;
+    const auto* known = reinterpret_cast<const char*>(known_row(query));
+    const std::int64_t bytes = call_.head_dim_v * std::int64_t{sizeof(T)};
+    for (std::int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(known + at, /*rw=*/1);
+    if (!head_.last_phase || head_.own.scores == nullptr) return;
+    const RowSource& value = head_.value;
+    const auto element = static_cast<std::int64_t>(size_of(value.dtype));
+    const auto* row = static_cast<const char*>(value.data) + query * value.row_stride * element;
+    for (std::int64_t at = 0; at < call_.head_dim_v * element; at += kLine) {
+      __builtin_prefetch(row + at);
+    }
   }
 
   // store(d, total numerator). What is known is not read in the first phase.

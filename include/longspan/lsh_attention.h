@@ -115,6 +115,7 @@ LshOptions lab();
 // scale for shared query and key are refused. Dedup::kExact and kLogCount differ only in which
 // round a pair is counted in, so their results are the same bits here.
 //
+// execution.query_chunk and key_chunk have no meaning here.
 // A row that sees nothing gets output 0 and lse -inf. Bitwise the same for any number of threads,
 // and for a batch entry alone or in any batch. Workspace: that of hash_vectors(), for each position
 // and head 12 bytes a round and 16 more (float64: 12 and 32), a float32 copy of the output where

@@ -17,6 +17,7 @@
 #include "attend_outputs.h"
 #include "commands.h"
 #include "failure.h"
+#include "lsh_options.h"
 #include "machine.h"
 #include "progress.h"
 #include "record.h"
@@ -30,6 +31,7 @@ constexpr const char* kExamples = R"(Examples:
   longspan attend query.npy key.npy value.npy -o output.npy --scale 0.125
   longspan attend input.safetensors -o part.safetensors --keys 0:4096
   longspan attend input.safetensors -o gradients.safetensors --backward
+  longspan attend input.safetensors -o result.safetensors --method lsh --causal --num-hashes 8
   longspan attend input.safetensors --dry-run --memory-limit 64MiB
 
 Values that begin with - are given as --window=-1,0. Tensors of INPUT, shapes and exit codes: docs/command-line.md.)";
@@ -53,7 +55,9 @@ struct Result {
 // they change no bit of the result, and so files made with different ones are the same.
 std::string effective_options(const AttendOptions& options, const AttendCall& call,
                               bool has_query_offsets) {
-  std::string text = fmt::format("--method exact --layout {}", options.bhsd ? "bhsd" : "bshd");
+  std::string text = fmt::format("--method {} --layout {}", options.lsh ? "lsh" : "exact",
+                                 options.bhsd ? "bhsd" : "bshd");
+  if (options.lsh) text += effective_lsh_options(options, call.lsh);
   if (options.causal) text += " --causal";
   if (options.window)
     text += fmt::format(" --window={},{}", options.window->first, options.window->second);
@@ -63,7 +67,8 @@ std::string effective_options(const AttendOptions& options, const AttendCall& ca
     text += fmt::format(" --query-offset={}", options.offset.value_or(0));
   }
   const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(call.head_dim)));
-  text += fmt::format(" --scale={} --softcap={}", scale, options.softcap.value_or(0));
+  if (!call.shared) text += fmt::format(" --scale={}", scale);
+  text += fmt::format(" --softcap={}", options.softcap.value_or(0));
   if (options.dropout > 0)
     text += fmt::format(" --dropout={} --seed {}", options.dropout, options.seed);
   if (options.keys) text += fmt::format(" --keys {}:{}", options.keys->first, options.keys->second);
@@ -84,10 +89,30 @@ Execution make_execution(const AttendOptions& options) {
   return execution;
 }
 
+ConstTensorView key_of(const AttendCall& call) {
+  return call.shared ? ConstTensorView{} : call.key;
+}
+
+// What both methods say of a pass.
+AttentionPlan common_plan(const LshPlan& lsh) {
+  AttentionPlan plan;
+  plan.kernel = lsh.kernel;
+  plan.threads = lsh.threads;
+  plan.tasks = lsh.tasks;
+  plan.workspace_bytes = lsh.workspace_bytes;
+  plan.flop = lsh.flop;
+  return plan;
+}
+
 // One plan for each pass.
 std::vector<AttentionPlan> plan_passes(const AttendOptions& options, const AttendCall& call,
                                        const Execution& execution) {
   std::vector<AttentionPlan> plans;
+  if (options.lsh) {
+    plans.push_back(common_plan(plan_lsh_attention(call.query, key_of(call), call.value, call.lsh,
+                                                   call.options, execution)));
+    return plans;
+  }
   plans.push_back(plan_attention(call.query, call.key, call.value, call.options, execution));
   if (options.backward) {
     plans.push_back(
@@ -177,7 +202,7 @@ Json make_record(const AttendOptions& options, const AttendCall& call, DType out
   record["command"] = "attend";
   record["version"] = version();
   record["dry_run"] = options.dry_run;
-  record["method"] = "exact";
+  record["method"] = options.lsh ? "lsh" : "exact";
   record["shapes"] = shapes_record(call);
   record["dtype"] = name_of(call.query.dtype);
   record["output_dtype"] = name_of(output_dtype);
@@ -211,11 +236,11 @@ std::string summary_of(const Pass& pass, bool dry_run) {
 void print_summary(const AttendOptions& options, const AttendCall& call, const Result& result) {
   const AttentionPlan& plan = result.forward.plan;
   std::string text = fmt::format(
-      "attend: exact, {}, batch {}, {} x {} positions, {}/{} heads, dims {}/{}; kernel {}{}, {} "
+      "attend: {}, {}, batch {}, {} x {} positions, {}/{} heads, dims {}/{}; kernel {}{}, {} "
       "threads; {}",
-      name_of(call.query.dtype), call.batch, call.seqlen_q, call.seqlen_k, call.num_heads,
-      call.num_heads_kv, call.head_dim, call.head_dim_v, plan.kernel, plan.decode ? ", decode" : "",
-      plan.threads, summary_of(result.forward, options.dry_run));
+      options.lsh ? "lsh" : "exact", name_of(call.query.dtype), call.batch, call.seqlen_q,
+      call.seqlen_k, call.num_heads, call.num_heads_kv, call.head_dim, call.head_dim_v, plan.kernel,
+      plan.decode ? ", decode" : "", plan.threads, summary_of(result.forward, options.dry_run));
   if (result.backward) text += "; backward " + summary_of(*result.backward, options.dry_run);
   if (options.dry_run) text += "; " + result.memory.text();
   print_out(text + "\n");
@@ -238,7 +263,12 @@ void compute_and_write(const AttendOptions& options, AttendInputs& inputs, Atten
   const AttendCall call = make_call(options, inputs);  // again: the views now lead to the data
   outputs.allocate();
   run_pass("attend", options, execution, result.forward, [&](const Execution& with) {
-    attention(call.query, call.key, call.value, outputs.result(), call.options, with);
+    if (options.lsh) {
+      lsh_attention(call.query, key_of(call), call.value, outputs.result(), call.lsh, call.options,
+                    with);
+    } else {
+      attention(call.query, call.key, call.value, outputs.result(), call.options, with);
+    }
   });
   if (result.backward) {
     run_pass("attend: backward", options, execution, *result.backward, [&](const Execution& with) {
@@ -292,7 +322,8 @@ int run_attend(const AttendOptions& options) {
 Runner add_attend(CLI::App& program) {
   CLI::App* app = program.add_subcommand(
       "attend",
-      "Attention of queries over keys and values, exact, in little memory; gradients too");
+      "Attention of queries over keys and values, exact in little memory, or by hashing; "
+      "gradients too");
   const auto options = std::make_shared<AttendOptions>();
   add_attend_options(*app, *options);
   app->footer(kExamples);

@@ -12,6 +12,7 @@
 
 #include "failure.h"
 #include "io/file_error.h"
+#include "lsh_options.h"
 #include "record.h"
 
 namespace longspan::cli {
@@ -26,9 +27,12 @@ constexpr std::array kReadByPlanning = {Role::kMask,        Role::kKeyLengths,  
 
 bool is_for_backward(Role role) { return role == Role::kDoutput || role == Role::kDlse; }
 
+bool is_for_lsh(Role role) { return role >= Role::kQueryKey; }
+
+bool is_query_or_key(Role role) { return role == Role::kQuery || role == Role::kKey; }
+
 bool is_needed(Role role) {
-  return role == Role::kQuery || role == Role::kKey || role == Role::kValue ||
-         role == Role::kDoutput;
+  return is_query_or_key(role) || role == Role::kValue || role == Role::kDoutput;
 }
 
 std::string file_name_of(const AttendOptions& options, Role role) {
@@ -93,6 +97,7 @@ void check_offset(const AttendOptions& options, const AttendInputs& inputs,
   const char* asker = options.causal                   ? "--causal"
                       : options.window                 ? "--window"
                       : inputs.has(Role::kAlibiSlopes) ? "alibi_slopes"
+                      : options.lsh                    ? "--method lsh"
                                                        : nullptr;
   if (said || inputs.has(Role::kQueryOffsets) || asker == nullptr || !lengths_differ(inputs, call))
     return;
@@ -135,9 +140,11 @@ AttendInputs::AttendInputs(const AttendOptions& options) {
 
 void AttendInputs::find_in_safetensors(const AttendOptions& options) {
   const TensorFile& file = files_.front();
+  const bool shared = shares_query_and_key(options);
   for (std::size_t n = 0; n < slots_.size(); ++n) {
     const Role role{static_cast<int>(n)};
     if (!options.backward && is_for_backward(role)) continue;
+    if ((!options.lsh && is_for_lsh(role)) || (shared && is_query_or_key(role))) continue;
     const std::string name = file_name_of(options, role);
     slots_[n] = {&file, file.find(name), {}};
     const bool needed = is_needed(role);
@@ -147,7 +154,7 @@ void AttendInputs::find_in_safetensors(const AttendOptions& options) {
     if (role == Role::kDoutput) {
       hint = "--backward starts from the gradient with respect to the output, of its shape";
     } else if (role != Role::kValue && file.find("query_key") != nullptr) {
-      hint = "query_key is for --method lsh, which is not available in this version";
+      hint = "query_key is for --method lsh";
     }
     throw Failure(kBadInput,
                   fmt::format("{}: expected a tensor {} for '{}', found none",
@@ -156,10 +163,19 @@ void AttendInputs::find_in_safetensors(const AttendOptions& options) {
   }
 }
 
+bool AttendInputs::shares_query_and_key(const AttendOptions& options) const {
+  return options.lsh && (!options.renamed.at(name_of(Role::kQueryKey)).empty() ||
+                         files_.front().find(file_name_of(options, Role::kQueryKey)) != nullptr);
+}
+
 void AttendInputs::warn_about_the_rest(const AttendOptions& options) const {
   std::set<std::string> known;
-  for (std::size_t n = 0; n < slots_.size(); ++n)
-    known.insert(file_name_of(options, Role{static_cast<int>(n)}));
+  const bool shared = shares_query_and_key(options);
+  for (std::size_t n = 0; n < slots_.size(); ++n) {
+    const Role role{static_cast<int>(n)};
+    if ((!options.lsh && is_for_lsh(role)) || (shared && is_query_or_key(role))) continue;
+    known.insert(file_name_of(options, role));
+  }
   std::string names;
   for (const io::TensorEntry& entry : files_.front().entries()) {
     if (!known.contains(entry.name))
@@ -197,8 +213,9 @@ void AttendInputs::load_all() {
 
 AttendCall make_call(const AttendOptions& options, const AttendInputs& inputs) {
   AttendCall call;
-  call.query = in_layout(inputs.view(Role::kQuery), options.bhsd);
-  call.key = in_layout(inputs.view(Role::kKey), options.bhsd);
+  call.shared = inputs.has(Role::kQueryKey);
+  call.query = in_layout(inputs.view(call.shared ? Role::kQueryKey : Role::kQuery), options.bhsd);
+  call.key = call.shared ? call.query : in_layout(inputs.view(Role::kKey), options.bhsd);
   call.value = in_layout(inputs.view(Role::kValue), options.bhsd);
   check_ranks(call);
   read_sizes(call);
@@ -214,6 +231,14 @@ AttendCall make_call(const AttendOptions& options, const AttendInputs& inputs) {
                   "name, found " +
                       options.output,
                   "--output-dtype f32");
+  }
+  if (options.lsh) {
+    call.lsh = make_lsh_options(options, inputs);
+    if (call.shared && options.scale) {
+      throw Failure(kUsage,
+                    "attend: --scale: expected none with query_key, whose scale the key "
+                    "norm fixes");
+    }
   }
   call.options.scale = options.scale;
   call.options.softcap = options.softcap.value_or(0);

@@ -38,6 +38,7 @@ class AttendInputs {
   };
   const Slot& slot(Role role) const { return slots_[static_cast<std::size_t>(role)]; }
   void find_in_safetensors(const AttendOptions& options);
+  bool shares_query_and_key(const AttendOptions& options) const;
   void warn_about_the_rest(const AttendOptions& options) const;
   void load(Slot& slot);
 
@@ -54,6 +55,9 @@ struct AttendCall {
   std::int64_t batch = 1, seqlen_q = 0, seqlen_k = 0, num_heads = 1, num_heads_kv = 1, head_dim = 0,
                head_dim_v = 0;
   AttentionOptions options;
+  LshOptions lsh;  // with --method lsh
+  // `key` is `query` where they are one tensor.
+  bool shared = false;
 };
 // Checks what options and tensors say of each other: exit 2 where an option is at fault, 3 where
 // tensors are.

@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "failure.h"
+#include "lsh_options.h"
 #include "options.h"
 #include "tensor_file.h"
 
@@ -41,13 +42,11 @@ void add_input_options(CLI::App& app, OptionAdder& add, AttendOptions& options) 
 }
 
 void add_score_options(OptionAdder& add, AttendOptions& options) {
-  add.text("--method", "exact", "exact attention", "exact", [&](const std::string& value) {
-    if (value == "lsh") {
-      throw Failure(kUsage, "attend: --method lsh is not available in this version",
-                    "--method exact is, in memory that does not grow with the length");
-    }
-    return value == "exact";
-  });
+  add.text("--method", "exact|lsh", "exact attention, or the Reformer's by hashing (exact)",
+           "exact or lsh", [&](const std::string& value) {
+             options.lsh = value == "lsh";
+             return value == "exact" || value == "lsh";
+           });
   add.flag("--causal", options.causal, "key j is seen by query i when j <= i + query offset");
   add.text("--window", "L,R",
            "i + offset - L <= j <= i + offset + R; -1: unbounded (use --window=-1,R)",
@@ -76,7 +75,8 @@ void add_score_options(OptionAdder& add, AttendOptions& options) {
              options.dropout = probability.value_or(0);
              return probability && *probability >= 0 && *probability <= 1;
            });
-  add.integer("--seed", options.seed, 0, kNoLimit, "of the pattern of --dropout (0)");
+  add.integer("--seed", options.seed, 0, kNoLimit,
+              "of the pattern of --dropout, of the rotations of lsh (0)");
   add.flag("--backward", options.backward,
            "gradients too, from the tensor 'doutput' and, if there, 'dlse'");
 }
@@ -101,15 +101,7 @@ void add_execution_options(OptionAdder& add, AttendOptions& options) {
 }
 
 void refuse_what_is_to_come(OptionAdder& add) {
-  for (const char* name :
-       {"--num-hashes", "--num-buckets", "--chunk-len", "--chunks-before", "--chunks-after",
-        "--dedup", "--wrap", "--key-norm", "--preset", "--local-window", "--query-key-name",
-        "--rotations-name", "--buckets-name", "--query-buckets-name", "--key-buckets-name"}) {
-    add.not_available(name, true);
-  }
-  for (const char* name : {"--whole-buckets", "--diagnose", "--save-buckets"}) {
-    add.not_available(name, false);
-  }
+  for (const char* name : {"--diagnose", "--save-buckets"}) add.not_available(name, false);
 }
 
 void check_backward_options(const AttendOptions& options, bool npy_input) {
@@ -132,6 +124,7 @@ void add_attend_options(CLI::App& app, AttendOptions& options) {
   OptionAdder add(app);
   add_input_options(app, add, options);
   add_score_options(add, options);
+  add_lsh_options(add, options);
   add_execution_options(add, options);
   refuse_what_is_to_come(add);
 }
@@ -161,6 +154,13 @@ void check_attend_options(const AttendOptions& options) {
   } else if (!options.renamed.at("doutput").empty() || !options.renamed.at("dlse").empty()) {
     throw Failure(kUsage,
                   "attend: --doutput-name, --dlse-name: expected --backward with them, found none");
+  }
+  check_lsh_options(options);
+  for (std::size_t n = static_cast<std::size_t>(Role::kQueryKey); n < kRoleNames.size(); ++n) {
+    if (options.lsh || options.renamed.at(kRoleNames[n]).empty()) continue;
+    throw Failure(kUsage, fmt::format("attend: --NAME-name of '{}': expected --method lsh with it, "
+                                      "found --method exact",
+                                      kRoleNames[n]));
   }
   if (options.output.empty() && !options.dry_run) {
     throw Failure(kUsage, "attend: -o OUTPUT: expected a file name, found none",

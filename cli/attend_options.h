@@ -7,11 +7,14 @@
 #include <CLI/CLI.hpp>
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "longspan/lsh_attention.h"
 
 namespace longspan::cli {
 
@@ -30,12 +33,17 @@ enum class Role {
   kSinks,
   kQueryOffsets,
   kDoutput,  // with --backward
-  kDlse
+  kDlse,
+  kQueryKey,  // with --method lsh, from here on
+  kRotations,
+  kBuckets,
+  kQueryBuckets,
+  kKeyBuckets
 };
-inline constexpr std::array<const char*, 13> kRoleNames = {
-    "query",         "key",          "value",        "bias",         "mask",
-    "key_lengths",   "cu_seqlens_q", "cu_seqlens_k", "alibi_slopes", "sinks",
-    "query_offsets", "doutput",      "dlse"};
+inline constexpr std::array<const char*, 18> kRoleNames = {
+    "query",        "key",          "value",        "bias",    "mask",          "key_lengths",
+    "cu_seqlens_q", "cu_seqlens_k", "alibi_slopes", "sinks",   "query_offsets", "doutput",
+    "dlse",         "query_key",    "rotations",    "buckets", "query_buckets", "key_buckets"};
 inline const char* name_of(Role role) { return kRoleNames[static_cast<std::size_t>(role)]; }
 
 struct AttendOptions {
@@ -57,6 +65,12 @@ struct AttendOptions {
   double dropout = 0;
   std::int64_t seed = 0;
   bool backward = false;
+
+  bool lsh = false;
+  LshOptions (*lsh_preset)() = nullptr;
+  // By the name of the option, in the order of the command line; applied on top of the preset.
+  std::vector<std::pair<std::string, std::function<void(LshOptions&)>>> lsh_choices;
+  bool whole_buckets = false;
 
   std::int64_t query_chunk = 0;
   std::int64_t key_chunk = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// LSH attention of the Reformer (Kitaev, Kaiser, Levskaya 2020, arXiv 2001.04451): its options, and
-// its stages before attention one by one: normalise keys, draw rotations, hash, sort, cut chunks.
+// LSH attention of the Reformer (Kitaev, Kaiser, Levskaya 2020, arXiv 2001.04451), and its stages
+// one by one: normalise keys, draw rotations, hash, sort, cut chunks, attend.
 //
 // Queries and keys are one tensor (`query_key`), or two that are hashed by the same rotations.
 // Tensors of vectors are [batch, seqlen, num_heads, head_dim]; those that hold a number for each
@@ -21,9 +21,11 @@
 #include <optional>
 #include <vector>
 
+#include "longspan/attention.h"
 #include "longspan/error.h"
 #include "longspan/execution.h"
 #include "longspan/mask.h"
+#include "longspan/partial.h"
 #include "longspan/tensor.h"
 
 namespace longspan {
@@ -92,6 +94,52 @@ LshOptions hf_reformer();
 LshOptions lucidrains();
 // The Reformer lab (Trax): dedup none, wrap all, key norm rms; 1e5 is subtracted.
 LshOptions lab();
+
+// Attention of every query to the keys that some round puts into its window. The rounds are partial
+// results over sets of keys and are merged as they come (partial.h); none is kept.
+//
+// Shared query and key (`key` absent): query is [batch, seqlen, num_heads, head_dim], keys are its
+// rows normalised (options.key_norm), value is [batch, seqlen, num_heads, head_dim_v]. The score of
+// a position with itself is self_score added to what it would be (or is self_score), so that it
+// counts only where nothing else is visible; a mask that excludes it excludes it. seqlen <=
+// chunk_len: every position meets every other, once, whatever num_hashes is.
+// Separate query and key: shapes, head groups, scale and query_offset as in attention() (the offset
+// must be said when seqlen_q != seqlen_k, since windows follow positions); both are hashed by the
+// same rotations, and no pair is special.
+// Ranks 3 and 2 lack batch and heads. query, key and value share one dtype; result and types as in
+// attention(): float32 sums, float64 for float64.
+//
+// Masks act by the positions of the tensors: key lengths (and a dense mask with one row for all
+// queries) are padding, which is hashed behind the last bucket; all other terms act inside the
+// windows. softcap, ALiBi and sinks act as in attention(), a sink once. A bias, dropout, and a
+// scale for shared query and key are refused. Dedup::kExact and kLogCount differ only in which
+// round a pair is counted in, so their results are the same bits here.
+//
+// execution.query_chunk and key_chunk have no meaning here.
+// A row that sees nothing gets output 0 and lse -inf. Bitwise the same for any number of threads,
+// and for a batch entry alone or in any batch. Workspace: that of hash_vectors(), for each position
+// and head 12 bytes a round and 16 more (float64: 12 and 32), a float32 copy of the output where
+// its type is narrower, and O(threads).
+void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                   Partial result, const LshOptions& options = {},
+                   const AttentionOptions& attention = {}, const Execution& execution = {});
+
+// What lsh_attention() would do, without doing it.
+struct LshPlan {
+  std::string kernel;                     // name from kernels()
+  int threads = 1;                        // threads that will work
+  std::int64_t num_hashes = 1;            // rounds: 1 where there is one chunk
+  std::vector<std::int64_t> num_buckets;  // factors
+  std::int64_t num_chunks = 0;            // of a round
+  std::int64_t tasks = 0;                 // of a round
+  std::size_t workspace_bytes = 0;        // allocated at the entry, all threads together
+  // 2 (head_dim + head_dim_v) for each pair of a query and a key of its windows, whole buckets and
+  // local windows taken as large as on average.
+  double flop = 0;
+};
+LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                           const LshOptions& options = {}, const AttentionOptions& attention = {},
+                           const Execution& execution = {});
 
 // Stage 1. Keys from shared vectors, of the same shape and dtype (section 2, "Shared-QK
 // Transformer"). A row of zeros stays zeros. Squares are summed in float64. Allocates nothing.

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/rows.h"
 #include "kernels/kernel_table.h"
@@ -38,6 +39,15 @@ inline kernel::RowsAhead rows_ahead(const RowSource& source, mask::Range rows,
   const auto size = static_cast<std::int64_t>(size_of(source.dtype));
   return {static_cast<const char*>(source.data) + rows.begin * source.row_stride * size,
           source.row_stride * size, dim * size, rows.size()};
+}
+
+// The same of gathered rows.
+inline kernel::RowsAhead rows_ahead(const RowSource& source, std::span<const std::int32_t> index,
+                                    std::int64_t dim) noexcept {
+  kernel::RowsAhead rows =
+      rows_ahead(source, mask::Range{0, static_cast<std::int64_t>(index.size())}, dim);
+  rows.index = index.data();
+  return rows;
 }
 
 // True when rows must be packed before a kernel can read them.

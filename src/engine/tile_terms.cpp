@@ -65,7 +65,7 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
 
 template <class T>
 void TileTerms<T>::ahead(std::int64_t batch, const PanelQueries& queries, mask::Range keys,
-                         kernel::RowsAhead (&rows)[2]) const noexcept {
+                         kernel::RowsAhead (&rows)[kernel::kRowsAhead]) const noexcept {
   if (call_.bias.data != nullptr) {
     rows[0] = rows_ahead(bias_rows(call_.bias, batch, queries.head, keys.begin), queries.range(),
                          keys.size());

@@ -25,7 +25,7 @@ class TileTerms {
 
   // The rows of bias and mask that the tile of other queries will read.
   void ahead(std::int64_t batch, const PanelQueries& queries, mask::Range keys,
-             kernel::RowsAhead (&rows)[2]) const noexcept;
+             kernel::RowsAhead (&rows)[kernel::kRowsAhead]) const noexcept;
 
   // Of the tile that was loaded last.
   const std::uint64_t* visible() const noexcept { return visible_; }  // null: all pairs

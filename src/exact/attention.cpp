@@ -16,15 +16,25 @@
 #include "base/call_log.h"
 #include "base/check.h"
 #include "base/parallel_for.h"
+#include "engine/call_setup.h"
+#include "engine/checked_call.h"
 #include "engine/forward_plan.h"
 #include "engine/forward_worker.h"
-#include "exact/call_setup.h"
-#include "exact/checked_call.h"
 #include "kernels/decode_block.h"
 #include "kernels/registry.h"
 
 namespace longspan {
 namespace exact {
+
+using base::Rows4;
+using engine::bind_mask;
+using engine::check_call;
+using engine::CheckedCall;
+using engine::describe_call;
+using engine::log_line;
+using engine::ResultChecker;
+using engine::TensorAxes;
+
 namespace {
 
 // Few queries are bound by the reading of keys and values: then all queries that share keys meet

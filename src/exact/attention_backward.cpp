@@ -16,14 +16,23 @@
 #include "base/parallel_for.h"
 #include "engine/backward_plan.h"
 #include "engine/backward_worker.h"
+#include "engine/call_setup.h"
+#include "engine/checked_call.h"
 #include "engine/turns.h"
-#include "exact/call_setup.h"
-#include "exact/checked_call.h"
 #include "kernels/registry.h"
 #include "longspan/attention.h"
 
 namespace longspan {
 namespace exact {
+
+using engine::bind_mask;
+using engine::check_call;
+using engine::CheckedCall;
+using engine::describe_call;
+using engine::log_line;
+using engine::ResultChecker;
+using engine::TensorAxes;
+
 namespace {
 
 struct BackwardTensors {  // absent ones have data == nullptr

@@ -51,7 +51,7 @@ struct BackwardBlock {
   void* operand_lanes = nullptr;
   T* slopes = nullptr;   // scratch [keys][width], with softcap
   T* dscores = nullptr;  // out [keys][width]: gradient of the scores, where the bias wants it
-  RowsAhead ahead[3];
+  RowsAhead ahead[kRowsAhead];
   // Sums to add to; null: not wanted. Rows of the padding are written, and hold nothing.
   T* dquery_lanes = nullptr;  // [head_dim][width], without the factor `scale`
   T* dkey = nullptr;          // [keys][stride], without the factor `scale`

@@ -47,6 +47,7 @@ class Forward {
   static constexpr int kGroup = kRows;
   static constexpr T kSafeSum =
       T{4096};  // 2^12: float32 sums of 2^12 parts keep 12 bits below their last block
+  static constexpr T kLeastSum = T(0x1p-64);  // what is 2^-60 of such a sum is still normal
 
  public:
   static HWY_NOINLINE bool block(const ForwardBlock<T>& b) {
@@ -56,7 +57,9 @@ class Forward {
     Scores scores(instructions);
     if (!stored) {
       if (b.fresh) first_reference(b, scores);
-      if (b.terms != nullptr && b.terms->query_positions != nullptr) raise_reference(b);
+      if (!b.bounded && b.terms != nullptr && b.terms->query_positions != nullptr) {
+        raise_reference(b);
+      }
     }
     if (stored || !fused(b, scores)) {
       slow = !stored;
@@ -198,12 +201,33 @@ class Forward {
     for (std::int64_t l = 0; l < kWidth; l += kLanes) {
       safe = safe && hn::AllTrue(d, hn::Lt(hn::Load(d, state.sum + l), hn::Set(d, kSafeSum)));
     }
+    if (b.bounded && forget_far_bounds(b, state)) safe = false;
     if (!safe) return false;
     for (std::int64_t l = 0; l < kWidth; l += kLanes) {
       T* total = b.state.sum + l;
       hn::Store(hn::Add(hn::Load(d, total), hn::Load(d, state.sum + l)), d, total);
     }
     return true;
+  }
+
+  // Lanes that see something for the first time, so far below the bound of their scores that little
+  // of it is left, look for a reference.
+  static HWY_INLINE bool forget_far_bounds(const ForwardBlock<T>& b, const FusedState& state) {
+    const D d;
+    std::uint64_t seen = b.visible == nullptr ? kAllLanes : 0;
+    for (std::int64_t k = 0; b.visible != nullptr && k < b.keys; ++k) seen |= b.visible[k];
+    bool some = false;
+    for (int n = 0; n < N; ++n) {
+      const V total = hn::Load(d, b.state.sum + n * kLanes);
+      const V sum = hn::Load(d, state.sum + n * kLanes);
+      const M far = hn::And(lane_mask(D(), seen, n), hn::And(hn::Eq(total, hn::Zero(d)),
+                                                             hn::Lt(sum, hn::Set(d, kLeastSum))));
+      if (hn::AllFalse(d, far)) continue;
+      some = true;
+      T* at = b.state.reference + n * kLanes;
+      hn::Store(hn::IfThenElse(far, hn::Neg(hn::Inf(d)), hn::Load(d, at)), d, at);
+    }
+    return some;
   }
 
   // A panel that has seen nothing takes its reference from the first few keys of the block: any

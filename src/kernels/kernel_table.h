@@ -13,6 +13,7 @@
 
 #include "base/rows.h"
 #include "kernels/dropout.h"
+#include "kernels/interval_tests.h"
 #include "kernels/rows_ahead.h"
 
 namespace longspan::kernel {
@@ -100,11 +101,14 @@ struct ForwardBlock {
   // Values of hidden keys are not multiplied, not even by 0 (0 * NaN is NaN): set to redo a block
   // whose result was not finite. Lanes that see only finite values get the same bits either way.
   bool skip_hidden_values = false;
-  bool fresh = false;             // nothing is in the state yet: find a reference first
+  bool fresh = false;  // nothing is in the state yet: find a reference first
+  // The state began with references that no score passes (where one is not finite: -inf), so none
+  // is looked for. A lane whose first probabilities are all next to nothing finds its own.
+  bool bounded = false;
   T* scores = nullptr;            // scratch [format.rows(keys)][width]
   void* probabilities = nullptr;  // scratch, a panel as deep as there are keys
   PanelState<T> state;
-  RowsAhead ahead[2];  // of the bias and the mask of the next panel
+  RowsAhead ahead[kRowsAhead];  // what will be read soon: bias and mask, gathered rows
 };
 
 template <class T>
@@ -175,6 +179,8 @@ struct KernelTable {
   // kept[key] bit l: dropout keeps the pair of query first_query + l and that key of the tile. Bits
   // past its queries are 0.
   void (*fill_kept)(const DropoutTile& tile, std::uint64_t* kept) = nullptr;
+  // words[key] bit l: all tests leave the pair visible. Bits past the lanes are 0.
+  void (*fill_intervals)(const IntervalTile& tile, std::uint64_t* words) = nullptr;
 };
 
 }  // namespace longspan::kernel

@@ -16,6 +16,7 @@
 #include <hwy/foreach_target.h>  // must come before highway.h
 // clang-format off
 #include <hwy/highway.h>
+#include "kernels/fill_intervals-inl.h"
 #include "kernels/fill_kept-inl.h"
 #include "kernels/forward_block-inl.h"
 #include "kernels/hash_panel-inl.h"
@@ -55,6 +56,7 @@ KernelTable<T> make_table() {
     return all_finite(static_cast<const T*>(numbers), count);
   };
   table.fill_kept = fill_kept;
+  table.fill_intervals = fill_intervals;
   return table;
 }
 

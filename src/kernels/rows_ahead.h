@@ -10,18 +10,22 @@
 
 namespace longspan::kernel {
 
+inline constexpr int kRowsAhead = 3;  // kinds of rows that a block can fetch
+
 struct RowsAhead {
   const char* data = nullptr;
   std::int64_t stride = 0;  // in bytes
   std::int64_t bytes = 0;   // of a row
   std::int64_t rows = 0;
+  const std::int32_t* index = nullptr;  // row n is index[n] of them; null: n
 };
 
 // Fetches the n-th of `parts` equal parts.
 inline void fetch_part(const RowsAhead& ahead, std::int64_t n, std::int64_t parts) noexcept {
   constexpr std::int64_t kLine = 64;
   for (std::int64_t r = ahead.rows * n / parts; r < ahead.rows * (n + 1) / parts; ++r) {
-    const char* row = ahead.data + r * ahead.stride;
+    const std::int64_t at_row = ahead.index != nullptr ? ahead.index[r] : r;
+    const char* row = ahead.data + at_row * ahead.stride;
     for (std::int64_t at = 0; at < ahead.bytes; at += kLine) __builtin_prefetch(row + at, 0, 2);
   }
 }

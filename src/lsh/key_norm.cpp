@@ -15,26 +15,13 @@
 #include "longspan/lsh_attention.h"
 #include "lsh/checked_options.h"
 #include "lsh/index_grid.h"
+#include "lsh/key_factor.h"
 
 namespace longspan {
 namespace {
 
-// The factor that makes a key of a row. Four sums, so that an addition need not wait for the last.
-template <class Row>
-double key_factor(const Row& row, std::int64_t dim, KeyNorm norm) {
-  constexpr std::int64_t kSums = 4;
-  std::array<double, kSums> sums{};
-  const auto add = [&](std::int64_t d, std::int64_t s) { sums[s] += row(d) * row(d); };
-  std::int64_t d = 0;
-  for (; d + kSums <= dim; d += kSums) {
-    for (std::int64_t s = 0; s < kSums; ++s) add(d + s, s);
-  }
-  for (std::int64_t s = 0; d < dim; ++d, ++s) add(d, s);
-  const double squares = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  const auto n = static_cast<double>(dim);
-  if (norm == KeyNorm::kL2) return 1 / std::max(std::sqrt(squares), 1e-12);
-  return 1 / (std::sqrt(squares / n + 1e-6) * std::sqrt(n));
-}
+using lsh::key_factor;
+using lsh::sum_of_squares;
 
 // kUnit: components are neighbours on both sides, of which the compiler makes vectors.
 template <bool kUnit, class E>
@@ -44,7 +31,7 @@ void normalize_row(const E* row, std::int64_t stride, std::int64_t dim, KeyNorm 
   const auto number = [&](std::int64_t d) {
     return static_cast<double>(base::to_float(row[d * stride]));
   };
-  const double factor = key_factor(number, dim, norm);
+  const double factor = key_factor(sum_of_squares(number, dim), dim, norm);
   for (std::int64_t d = 0; d < dim; ++d) {
     key[d * key_stride] = base::from_float<E>(number(d) * factor);
   }

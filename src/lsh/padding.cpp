@@ -14,21 +14,26 @@ bool has_no_query_axis(const ConstTensorView& dense) {
   return dense.rank < 2 || dense.shape[dense.rank - 2] == 1;
 }
 
-Mask padding_of(const Mask& mask) {
-  Mask padding;
+bool is_padding(const MaskTerm& term) {
+  return term.kind == MaskKind::kKeyLengths ||
+         (term.kind == MaskKind::kDense && has_no_query_axis(term.tensor));
+}
+
+Mask terms_of(const Mask& mask, bool padding) {
+  Mask terms;
   for (const MaskTerm& term : mask.terms()) {
-    if (term.kind == MaskKind::kKeyLengths ||
-        (term.kind == MaskKind::kDense && has_no_query_axis(term.tensor))) {
-      padding = padding & Mask(term);
-    }
+    if (is_padding(term) == padding) terms = terms & Mask(term);
   }
-  return padding;
+  return terms;
 }
 
 }  // namespace
 
+Mask without_padding(const Mask& mask) { return terms_of(mask, /*padding=*/false); }
+
 Padding::Padding(const Mask& mask, const mask::CallShape& shape, std::int64_t num_heads_kv)
-    : mask_(padding_of(mask), {}, {shape.batch, shape.num_heads, 1, shape.seqlen_k}),
+    : mask_(terms_of(mask, /*padding=*/true), {},
+            {shape.batch, shape.num_heads, 1, shape.seqlen_k}),
       group_(num_heads_kv > 0 ? shape.num_heads / num_heads_kv : 0) {}
 
 void Padding::find_visible(std::int64_t batch, std::int64_t head_kv, std::int64_t first,

@@ -12,6 +12,9 @@
 
 namespace longspan::lsh {
 
+// The terms that are not padding.
+Mask without_padding(const Mask& mask);
+
 class Padding {
  public:
   // `num_heads_kv` > 0 unless there are no heads: a key of a group is padding when no head of the

@@ -79,5 +79,7 @@ Range visible_queries(Bands bands, Range keys) noexcept;
 Coverage coverage(Bands bands, Range queries, Range keys) noexcept;  // exact
 void fill_bits(Bands bands, Positions queries, Positions keys,
                std::span<std::uint64_t> key_words) noexcept;
+// keys_of_lane[l]: the keys of query queries[l], empty where it has no band.
+void keys_of_queries(Bands bands, Positions queries, std::span<Range> keys_of_lane) noexcept;
 
 }  // namespace longspan::mask

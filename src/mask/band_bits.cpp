@@ -76,17 +76,10 @@ void fill_gathered(Bands bands, Positions queries, Positions keys,
   const std::int64_t origin = keys.index != nullptr ? 0 : keys.first;
   constexpr Range kIndices{0, std::int64_t{1} << 31};
   alignas(64) std::array<std::uint32_t, kLanes> first{}, count{};
-  const Band* band = nullptr;
+  std::array<Range, kLanes> all;
+  keys_of_queries(bands, queries, all);
   for (std::int64_t lane = 0; lane < queries.count; ++lane) {
-    const std::int64_t query = queries[lane];
-    if (band == nullptr || !band->queries().contains(query)) {
-      const auto next = std::partition_point(
-          bands.begin(), bands.end(), [&](const Band& b) { return b.queries().end <= query; });
-      band = next != bands.end() && next->queries().contains(query) ? &*next : nullptr;
-      if (band == nullptr) continue;
-    }
-    const Range all = band->keys_of(query);
-    const Range seen = intersect({all.begin - origin, all.end - origin}, kIndices);
+    const Range seen = intersect({all[lane].begin - origin, all[lane].end - origin}, kIndices);
     first[lane] = static_cast<std::uint32_t>(seen.begin);
     count[lane] = static_cast<std::uint32_t>(seen.size());
   }
@@ -103,6 +96,19 @@ void fill_gathered(Bands bands, Positions queries, Positions keys,
 }
 
 }  // namespace
+
+void keys_of_queries(Bands bands, Positions queries, std::span<Range> keys_of_lane) noexcept {
+  const Band* band = nullptr;  // of the last query: neighbours mostly share it
+  for (std::int64_t lane = 0; lane < queries.count; ++lane) {
+    const std::int64_t query = queries[lane];
+    if (band == nullptr || !band->queries().contains(query)) {
+      const auto next = std::partition_point(
+          bands.begin(), bands.end(), [&](const Band& b) { return b.queries().end <= query; });
+      band = next != bands.end() && next->queries().contains(query) ? &*next : nullptr;
+    }
+    keys_of_lane[lane] = band != nullptr ? band->keys_of(query) : Range{};
+  }
+}
 
 void fill_bits(Bands bands, Positions queries, Positions keys,
                std::span<std::uint64_t> key_words) noexcept {

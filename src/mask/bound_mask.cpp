@@ -31,11 +31,10 @@ Documents bind_documents(const Mask& mask, const CallShape& shape) {
 }  // namespace
 
 BoundMask::BoundMask(const Mask& mask, const QueryOffset& call_offset, const CallShape& shape,
-                     bool positions_needed)
+                     bool positions_needed, const char* who)
     : documents_(bind_documents(mask, shape)) {
   if (positions_needed || call_offset.kind != QueryOffset::Kind::kUnset) {
-    call_offset_ =
-        Offset(call_offset, {}, documents_, shape, positions_needed ? "alibi" : "the call");
+    call_offset_ = Offset(call_offset, {}, documents_, shape, positions_needed ? who : "the call");
   }
   bind_bands(mask, call_offset, shape);
   everything_visible_ = hides_nothing(shape);
@@ -117,6 +116,11 @@ Coverage BoundMask::coverage(std::int64_t batch, std::int64_t head, Range querie
 void BoundMask::fill_bits(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
                           std::span<std::uint64_t> key_words) const {
   mask::fill_bits(bands(batch), queries, keys, key_words);
+  clear_hidden(batch, head, queries, keys, key_words);
+}
+
+void BoundMask::clear_hidden(std::int64_t batch, std::int64_t head, Positions queries,
+                             Positions keys, std::span<std::uint64_t> key_words) const {
   for (const Dense& dense : dense_) dense.clear_hidden(batch, head, queries, keys, key_words);
   for (const MaskPredicate& may_see : predicates_) {
     for (std::int64_t k = 0; k < keys.count; ++k) {

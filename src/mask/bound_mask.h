@@ -23,12 +23,12 @@ namespace longspan::mask {
 class BoundMask {
  public:
   // Validates every term against the shapes and resolves offsets; `call_offset` serves the terms
-  // that have none. `positions_needed`: something beside the mask (ALiBi) compares positions, so
-  // the offset must be known. Throws Error(kInvalidArgument): what, where, expected, found; an
-  // offset that must be said names both choices. The tensors of the mask must outlive the object;
-  // its small arrays (lengths, boundaries) are copied.
+  // that have none. `positions_needed`: something beside the mask compares positions, so the
+  // offset must be known; `who` does, in errors. Throws Error(kInvalidArgument): what, where,
+  // expected, found; an offset that must be said names both choices. The tensors of the mask must
+  // outlive the object; its small arrays (lengths, boundaries) are copied.
   BoundMask(const Mask& mask, const QueryOffset& call_offset, const CallShape& shape,
-            bool positions_needed = false);
+            bool positions_needed = false, const char* who = "alibi");
 
   // No pair of the call is hidden: also where a causal mask hides nothing, as for one query at the
   // end.
@@ -51,6 +51,16 @@ class BoundMask {
   void fill_bits(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
                  std::span<std::uint64_t> key_words) const;
 
+  // The same in two parts. What the interval terms leave of the keys of each query, and whether
+  // there are other terms, which then clear the bits of what they hide.
+  void keys_of_queries(std::int64_t batch, Positions queries,
+                       std::span<Range> keys_of_lane) const noexcept {
+    mask::keys_of_queries(bands(batch), queries, keys_of_lane);
+  }
+  bool has_other_terms() const noexcept { return !dense_.empty() || !predicates_.empty(); }
+  void clear_hidden(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
+                    std::span<std::uint64_t> key_words) const;
+
   // Rows (queries) of the first dense mask from this key on, absent without one: to be fetched
   // before they are asked for.
   base::RowSource dense_rows(std::int64_t batch, std::int64_t head,
@@ -68,6 +78,12 @@ class BoundMask {
     std::int64_t position = 0;
     query_positions(batch, {query, query + 1}, {&position, 1});
     return position;
+  }
+  // The place among all keys that is level with a query: its position, counted from the first key
+  // of its document. Any number for rows outside all documents.
+  std::int64_t query_place(std::int64_t batch, std::int64_t query) const noexcept {
+    const std::int64_t d = documents_.document_of_query(query);
+    return query_position(batch, query) + (d < 0 ? 0 : documents_.keys(d).begin);
   }
   std::int64_t key_position(std::int64_t key) const noexcept {
     std::int64_t position = 0;

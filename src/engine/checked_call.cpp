@@ -2,7 +2,7 @@
 // Part of longspan. See LICENSE.
 //
 // Checks of inputs and options.
-#include "exact/checked_call.h"
+#include "engine/checked_call.h"
 
 #include <charconv>
 #include <cmath>
@@ -12,7 +12,7 @@
 #include "base/visit_dtype.h"
 #include "kernels/dropout.h"
 
-namespace longspan::exact {
+namespace longspan::engine {
 namespace {
 
 using base::require;
@@ -94,8 +94,8 @@ void check_floating(const char* name, const ConstTensorView& view) {
   });
 }
 
-engine::BiasSource check_bias(const ConstTensorView& bias, const CheckedCall& call) {
-  engine::BiasSource source;
+BiasSource check_bias(const ConstTensorView& bias, const CheckedCall& call) {
+  BiasSource source;
   if (!is_given(bias)) return source;
   check_floating("bias", bias);
   const std::int64_t full[4] = {call.batch, call.num_heads, call.seqlen_q, call.seqlen_k};
@@ -116,9 +116,9 @@ engine::BiasSource check_bias(const ConstTensorView& bias, const CheckedCall& ca
 }
 
 // [num_heads], or [batch, num_heads] where `per_batch` allows it.
-engine::HeadSource check_head_numbers(const char* name, const ConstTensorView& view,
-                                      const CheckedCall& call, bool per_batch) {
-  engine::HeadSource source;
+HeadSource check_head_numbers(const char* name, const ConstTensorView& view,
+                              const CheckedCall& call, bool per_batch) {
+  HeadSource source;
   if (!is_given(view)) return source;
   check_floating(name, view);
   const bool by_head = view.rank == 1 && view.shape[0] == call.num_heads;
@@ -136,7 +136,7 @@ engine::HeadSource check_head_numbers(const char* name, const ConstTensorView& v
   return source;
 }
 
-engine::DropoutRule check_dropout(const Dropout& dropout) {
+DropoutRule check_dropout(const Dropout& dropout) {
   const double p = dropout.probability;
   require(p >= 0 && p <= 1, [&] {  // false for NaN
     return "attention: dropout probability must be between 0 and 1; found " + number(p);
@@ -183,4 +183,4 @@ CheckedCall check_call(const ConstTensorView& query, const ConstTensorView& key,
   return call;
 }
 
-}  // namespace longspan::exact
+}  // namespace longspan::engine

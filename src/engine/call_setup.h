@@ -7,23 +7,25 @@
 #include <string>
 
 #include "engine/attention_call.h"
-#include "exact/checked_call.h"
+#include "engine/checked_call.h"
 #include "kernels/registry.h"
 #include "mask/bound_mask.h"
 
-namespace longspan::exact {
+namespace longspan::engine {
+
+inline mask::CallShape shape_of(const CheckedCall& checked) noexcept {
+  return {checked.batch, checked.num_heads, checked.seqlen_q, checked.seqlen_k};
+}
 
 inline mask::BoundMask bind_mask(const CheckedCall& checked, const AttentionOptions& options) {
-  return {options.mask,
-          options.query_offset,
-          {checked.batch, checked.num_heads, checked.seqlen_q, checked.seqlen_k},
+  return {options.mask, options.query_offset, shape_of(checked),
           checked.alibi_slopes.data != nullptr};
 }
 
 template <class T>
 void describe_call(const CheckedCall& checked, const AttentionOptions& options,
                    const Execution& execution, const kernel::KernelTable<T>& kernel,
-                   const mask::BoundMask& mask, engine::AttentionCall<T>& call) {
+                   const mask::BoundMask& mask, AttentionCall<T>& call) {
   call.kernel = &kernel;
   call.mask = &mask;
   call.head_dim = checked.head_dim;
@@ -48,4 +50,4 @@ inline std::string log_line(const char* function, const ConstTensorView& query,
          std::to_string(plan.tiles_skipped) + " skipped";
 }
 
-}  // namespace longspan::exact
+}  // namespace longspan::engine

@@ -8,9 +8,9 @@
 
 #include "base/check.h"
 #include "base/extent.h"
-#include "exact/checked_call.h"
+#include "engine/checked_call.h"
 
-namespace longspan::exact {
+namespace longspan::engine {
 namespace {
 
 std::byte* first_row(const TensorAxes& axes, std::int64_t batch, std::int64_t head) noexcept {
@@ -21,12 +21,12 @@ std::byte* first_row(const TensorAxes& axes, std::int64_t batch, std::int64_t he
 
 }  // namespace
 
-engine::RowSource TensorAxes::source(std::int64_t batch, std::int64_t head) const noexcept {
+RowSource TensorAxes::source(std::int64_t batch, std::int64_t head) const noexcept {
   if (data == nullptr) return {};
   return {first_row(*this, batch, head), dtype, seqlen_stride, dim_stride};
 }
 
-engine::RowTarget TensorAxes::target(std::int64_t batch, std::int64_t head) const noexcept {
+RowTarget TensorAxes::target(std::int64_t batch, std::int64_t head) const noexcept {
   if (data == nullptr) return {};
   return {first_row(*this, batch, head), dtype, seqlen_stride, dim_stride};
 }
@@ -157,4 +157,4 @@ TensorAxes ResultChecker::lse_input(const char* name, const ConstTensorView& vie
   return axes;
 }
 
-}  // namespace longspan::exact
+}  // namespace longspan::engine

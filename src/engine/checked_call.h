@@ -13,7 +13,7 @@
 #include "engine/forward_call.h"
 #include "longspan/attention.h"
 
-namespace longspan::exact {
+namespace longspan::engine {
 
 using base::Rows4;
 
@@ -30,10 +30,10 @@ struct CheckedCall {
   std::int64_t head_dim = 0;
   std::int64_t head_dim_v = 0;
   double scale = 1;
-  engine::BiasSource bias;
-  engine::HeadSource alibi_slopes;
-  engine::HeadSource sinks;
-  engine::DropoutRule dropout;
+  BiasSource bias;
+  HeadSource alibi_slopes;
+  HeadSource sinks;
+  DropoutRule dropout;
 };
 
 // Throws Error(kInvalidArgument): one line, what, expected, found.
@@ -51,8 +51,8 @@ struct TensorAxes {
   std::int64_t head_stride = 0;
   std::int64_t dim_stride = 0;
 
-  engine::RowSource source(std::int64_t batch, std::int64_t head) const noexcept;
-  engine::RowTarget target(std::int64_t batch, std::int64_t head) const noexcept;
+  RowSource source(std::int64_t batch, std::int64_t head) const noexcept;
+  RowTarget target(std::int64_t batch, std::int64_t head) const noexcept;
 };
 
 struct NamedExtent {
@@ -96,4 +96,4 @@ class ResultChecker {
   std::vector<NamedExtent> others_;  // further inputs, and the results so far
 };
 
-}  // namespace longspan::exact
+}  // namespace longspan::engine

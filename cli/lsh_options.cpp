@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Declares, checks and applies the options of `--method lsh`.
+#include "lsh_options.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "attend_inputs.h"
+#include "failure.h"
+
+namespace longspan::cli {
+namespace {
+
+template <class Value>
+struct Choice {
+  const char* name;
+  Value value;
+};
+
+constexpr std::array<Choice<Dedup>, 3> kDedup = {
+    {{"exact", Dedup::kExact}, {"log-count", Dedup::kLogCount}, {"none", Dedup::kNone}}};
+constexpr std::array<Choice<Wrap>, 3> kWrap = {
+    {{"none", Wrap::kNone}, {"round", Wrap::kRound}, {"all", Wrap::kAll}}};
+constexpr std::array<Choice<KeyNorm>, 2> kKeyNorm = {
+    {{"rms", KeyNorm::kRms}, {"l2", KeyNorm::kL2}}};
+constexpr std::array<Choice<LshOptions (*)()>, 3> kPresets = {
+    {{"hf-reformer", hf_reformer}, {"lucidrains", lucidrains}, {"lab", lab}}};
+
+template <class Choices>
+auto find_choice(const Choices& choices, const std::string& name) {
+  return std::find_if(choices.begin(), choices.end(),
+                      [&](const auto& choice) { return name == choice.name; });
+}
+
+template <class Choices, class Value>
+const char* name_of_choice(const Choices& choices, Value value) {
+  return std::find_if(choices.begin(), choices.end(),
+                      [&](const auto& choice) { return value == choice.value; })
+      ->name;
+}
+
+template <class Choices>
+std::string all_names(const Choices& choices) {
+  std::string names;
+  for (const auto& choice : choices) names += (names.empty() ? "" : "|") + std::string(choice.name);
+  return names;
+}
+
+class LshAdder {
+ public:
+  LshAdder(OptionAdder& add, AttendOptions& options) : add_(add), options_(options) {}
+
+  // parse(text) -> optional value; it is kept, and applied on top of a preset.
+  template <class Parse, class Apply>
+  void option(const char* name, const std::string& type, const char* help,
+              const std::string& expected, const Parse& parse, const Apply& apply) {
+    add_.text(name, type, help, expected,
+              [&options = options_, name, parse, apply](const std::string& text) {
+                const auto value = parse(text);
+                if (!value) return false;
+                options.lsh_choices.emplace_back(
+                    name, [apply, value](LshOptions& lsh) { apply(lsh, *value); });
+                return true;
+              });
+  }
+
+  void integer(const char* name, const char* help, std::int64_t least,
+               std::int64_t LshOptions::*into) {
+    option(
+        name, "N", help, fmt::format("an integer of at least {}", least),
+        [least](const std::string& text) {
+          auto value = parse_integer(text);
+          if (value && *value < least) value.reset();
+          return value;
+        },
+        [into](LshOptions& lsh, std::int64_t value) { lsh.*into = value; });
+  }
+
+  template <class Choices, class Value>
+  void choice(const char* name, const char* help, const Choices& choices, Value LshOptions::*into) {
+    option(
+        name, all_names(choices), help, all_names(choices),
+        [&choices](const std::string& text) {
+          const auto found = find_choice(choices, text);
+          return found != choices.end() ? std::optional<Value>(found->value) : std::nullopt;
+        },
+        [into](LshOptions& lsh, Value value) { lsh.*into = value; });
+  }
+
+ private:
+  OptionAdder& add_;
+  AttendOptions& options_;
+};
+
+std::optional<std::vector<std::int64_t>> parse_factors(const std::string& text) {
+  std::vector<std::int64_t> factors;
+  for (const std::string& part : split(text, ',')) {
+    const auto factor = parse_integer(part);
+    if (!factor || *factor < 2 || *factor % 2 != 0) return std::nullopt;
+    factors.push_back(*factor);
+  }
+  return factors;
+}
+
+std::optional<std::array<std::int64_t, 2>> parse_sides(const std::string& text) {
+  const auto pair = parse_pair(text, ',');
+  if (!pair || pair->first < -1 || pair->second < -1) return std::nullopt;
+  return std::array{pair->first, pair->second};
+}
+
+[[noreturn]] void refuse(const std::string& what, const char* hint = "") {
+  throw Failure(kUsage, "attend: " + what, hint);
+}
+
+}  // namespace
+
+void add_lsh_options(OptionAdder& add, AttendOptions& options) {
+  static constexpr const char* kFactors = "even integers of at least 2, such as 64 or 8,16";
+  LshAdder lsh(add, options);
+  lsh.integer("--num-hashes", "lsh: rounds (4)", 1, &LshOptions::num_hashes);
+  lsh.option("--num-buckets", "N[,N...]", "lsh: buckets, or their factors (chosen by the length)",
+             kFactors, parse_factors,
+             [](LshOptions& into, const auto& factors) { into.num_buckets = factors; });
+  lsh.integer("--chunk-len", "lsh: positions of a chunk (64)", 1, &LshOptions::chunk_len);
+  lsh.integer("--chunks-before", "lsh: chunks attended before the own one (1)", 0,
+              &LshOptions::chunks_before);
+  lsh.integer("--chunks-after", "lsh: and after it (0)", 0, &LshOptions::chunks_after);
+  lsh.choice("--dedup", "lsh: how a pair found several times counts (exact: once)", kDedup,
+             &LshOptions::dedup);
+  lsh.choice("--wrap", "lsh: what is beyond the edge of a round (none)", kWrap, &LshOptions::wrap);
+  lsh.choice("--key-norm", "lsh: how query_key becomes keys (rms)", kKeyNorm,
+             &LshOptions::key_norm);
+  add.text("--preset", all_names(kPresets), "lsh: the choices of that implementation",
+           all_names(kPresets), [&](const std::string& text) {
+             const auto found = find_choice(kPresets, text);
+             if (found == kPresets.end()) return false;
+             options.lsh_preset = found->value;
+             return true;
+           });
+  add.flag("--whole-buckets", options.whole_buckets, "lsh: attend to whole buckets, not chunks");
+  lsh.option("--local-window", "L,R", "lsh: keys this near are attended exactly, too",
+             "two integers L,R of at least -1", parse_sides,
+             [](LshOptions& into, const auto& sides) { into.local_window = sides; });
+}
+
+void check_lsh_options(const AttendOptions& options) {
+  const bool said =
+      !options.lsh_choices.empty() || options.lsh_preset != nullptr || options.whole_buckets;
+  if (!options.lsh) {
+    if (!said) return;
+    const std::string name = !options.lsh_choices.empty() ? options.lsh_choices.front().first
+                             : options.whole_buckets      ? "--whole-buckets"
+                                                          : "--preset";
+    refuse(name + ": expected --method lsh with it, found --method exact", "--method lsh");
+  }
+  if (options.backward) {
+    refuse("--backward: --method lsh has no gradients in this version", "--method exact has them");
+  }
+  if (options.dropout > 0) refuse("--dropout: expected none with --method lsh");
+  if (options.query_chunk > 0 || options.key_chunk > 0) {
+    refuse("--query-chunk, --key-chunk: expected none with --method lsh", "--chunk-len is its own");
+  }
+}
+
+LshOptions make_lsh_options(const AttendOptions& options, const AttendInputs& inputs) {
+  LshOptions lsh = options.lsh_preset != nullptr ? options.lsh_preset() : LshOptions{};
+  for (const auto& [name, apply] : options.lsh_choices) apply(lsh);
+  if (options.whole_buckets) lsh.whole_buckets = true;
+  lsh.seed = static_cast<std::uint64_t>(options.seed);
+  lsh.rotations = inputs.view(Role::kRotations);
+  lsh.buckets = inputs.view(Role::kBuckets);
+  lsh.query_buckets = inputs.view(Role::kQueryBuckets);
+  lsh.key_buckets = inputs.view(Role::kKeyBuckets);
+  if (lsh.num_buckets.empty() && lsh.rotations.rank == 4) {
+    lsh.num_buckets = {2 * lsh.rotations.shape[3]};
+  }
+  return lsh;
+}
+
+std::string effective_lsh_options(const AttendOptions& options, const LshOptions& lsh) {
+  std::string text;
+  if (options.lsh_preset != nullptr) {
+    text += fmt::format(" --preset {}", name_of_choice(kPresets, options.lsh_preset));
+  }
+  text += fmt::format(
+      " --num-hashes {} --chunk-len {} --chunks-before {} --chunks-after {} --dedup {} --wrap {} "
+      "--key-norm {} --seed {}",
+      lsh.num_hashes, lsh.chunk_len, lsh.chunks_before, lsh.chunks_after,
+      name_of_choice(kDedup, lsh.dedup), name_of_choice(kWrap, lsh.wrap),
+      name_of_choice(kKeyNorm, lsh.key_norm), lsh.seed);
+  if (!lsh.num_buckets.empty()) {
+    text += fmt::format(" --num-buckets {}", fmt::join(lsh.num_buckets, ","));
+  }
+  if (lsh.whole_buckets) text += " --whole-buckets";
+  if (lsh.local_window) {
+    text += fmt::format(" --local-window={},{}", (*lsh.local_window)[0], (*lsh.local_window)[1]);
+  }
+  return text;
+}
+
+}  // namespace longspan::cli

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Attention among gathered rows: the words of tasks that name queries and keys by index lists. A
+// group of queries meets runs of keys, several times a call: what it knows is kept row by row,
+// unnormalised, and each phase of the call merges one more part into it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "base/round.h"
+#include "engine/attention_call.h"
+#include "engine/rows.h"
+
+namespace longspan::engine {
+
+// A whole number for each key in each column: its chunk, or its bucket, in each round.
+struct KeyNumbers {
+  const std::int32_t* data = nullptr;  // [key][stride]
+  std::int64_t stride = 0;
+  std::int64_t columns = 0;  // of them that tests name
+};
+
+// Hides the pairs whose key has its number in the query's interval (kernels/interval_tests.h).
+// Arrays by query of the group; they can be read to a multiple of kernel::kIntervalLanes past it.
+struct PairTest {
+  static constexpr std::int64_t kKeyIndex = -1;  // as column: the index of the key itself
+  std::int64_t column = 0;
+  const std::int32_t* first = nullptr;
+  const std::int32_t* count = nullptr;
+};
+
+// Keys that are loaded together. Runs of one tag within a list of groups are the same.
+struct KeyRun {
+  std::int64_t tag = 0;
+  std::span<const std::int32_t> keys;       // indices
+  std::span<const PairTest> further_tests;  // beside those of the group
+};
+
+// What is known of the rows: (reference, sum, numerator) as kernel::PanelState has them.
+template <class T>
+struct RunningRows {
+  T* reference = nullptr;  // [seqlen_q]
+  T* sum = nullptr;
+  RowTarget numerator;  // elements of T; may be the output
+  RowTarget output;     // where results go at the end
+  RowTarget lse;
+};
+
+// A pair that stands outside the phases and is merged last: a query and the key of its own index.
+template <class T>
+struct OwnPair {
+  const T* scores = nullptr;  // [seqlen], scale * query . key; null: there is no such pair
+  bool added = true;          // `score` is added to what the pair's score would be, or is it
+  double score = 0;
+  // How often the pair counts, 0 where it is hidden; asked only where it can matter.
+  const std::function<double(std::int64_t query)>* count = nullptr;
+};
+
+// Groups of one (batch, head) that one thread does one after the other.
+template <class T>
+struct GatheredHead {
+  std::int64_t batch = 0;
+  std::int64_t head = 0;
+  RowSource query;
+  RowSource key;
+  RowSource value;
+  const T* key_factors = nullptr;  // [seqlen_k], of the rows of keys; null: 1
+  const T* bounds = nullptr;       // [seqlen_q]: no scale * query . key of the row is larger
+  const mask::BoundMask* mask = nullptr;
+  KeyNumbers numbers;
+  bool hides_own_index = false;  // the pair of a query with the key of its index is an OwnPair
+  RunningRows<T> rows;
+  OwnPair<T> own;
+  bool first_phase = false;  // nothing is known yet: rows are not read
+  bool last_phase = false;   // results are written
+};
+
+struct GatheredGroup {
+  std::span<const std::int32_t> queries;
+  std::span<const PairTest> tests;
+  std::span<const KeyRun> runs;
+  std::span<const std::int32_t> next_keys = {};  // that the next group will be the first to meet
+};
+
+template <class T>
+struct GatheredCall : AttentionCall<T> {
+  std::int64_t group_queries = 1;   // at most
+  std::int64_t rows_per_panel = 1;  // of queries
+  std::int64_t run_keys = 1;        // at most
+  std::int64_t runs_kept = 1;       // loaded runs of keys
+  std::int64_t columns = 0;         // of key numbers, at most
+  DType input = DType::kFloat32;    // of queries, keys and values
+
+  std::int64_t panels() const noexcept { return base::ceil_div(group_queries, rows_per_panel); }
+  std::int64_t width() const noexcept {
+    return base::round_up(rows_per_panel, std::int64_t{this->kernel->lanes});
+  }
+};
+
+}  // namespace longspan::engine

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// From a row of shared vectors to the factor that makes a key of it.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+#include "longspan/lsh_attention.h"
+
+namespace longspan::lsh {
+
+// Of row(0) ... row(dim - 1), float64. Four sums, so that an addition need not wait for the last.
+template <class Row>
+double sum_of_squares(const Row& row, std::int64_t dim) {
+  constexpr std::int64_t kSums = 4;
+  std::array<double, kSums> sums{};
+  const auto add = [&](std::int64_t d, std::int64_t s) { sums[s] += row(d) * row(d); };
+  std::int64_t d = 0;
+  for (; d + kSums <= dim; d += kSums) {
+    for (std::int64_t s = 0; s < kSums; ++s) add(d + s, s);
+  }
+  for (std::int64_t s = 0; d < dim; ++d, ++s) add(d, s);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+inline double key_factor(double squares, std::int64_t dim, KeyNorm norm) {
+  const auto n = static_cast<double>(dim);
+  if (norm == KeyNorm::kL2) return 1 / std::max(std::sqrt(squares), 1e-12);
+  return 1 / (std::sqrt(squares / n + 1e-6) * std::sqrt(n));
+}
+
+}  // namespace longspan::lsh

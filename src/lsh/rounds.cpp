@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Hashes, sorts and numbers.
+#include "lsh/rounds.h"
+
+#include <algorithm>
+
+#include "base/parallel_for.h"
+#include "base/round.h"
+#include "lsh/sort.h"
+
+namespace longspan::lsh {
+namespace {
+
+TensorView grid(std::int32_t* data, std::int64_t batch, std::int64_t heads, std::int64_t rounds,
+                std::int64_t seqlen) {
+  TensorView view{data, DType::kInt32, 4, {batch, heads, rounds, seqlen}, {}};
+  view.strides = {heads * rounds * seqlen, rounds * seqlen, seqlen, 1};
+  return view;
+}
+
+// Hashing wants one rank for vectors and buckets.
+TensorView of_rank(TensorView view, int rank) {
+  for (; view.rank > rank; --view.rank) {
+    std::shift_left(view.shape.begin(), view.shape.end(), 1);
+    std::shift_left(view.strides.begin(), view.strides.end(), 1);
+  }
+  return view;
+}
+
+}  // namespace
+
+Rounds::Rounds(const LshOptions& options, const RoundsShape& shape)
+    : options_(options),
+      hashing_(options),
+      shape_(shape),
+      group_(shape.num_heads_kv > 0
+                 ? std::max<std::int64_t>(shape.num_heads / shape.num_heads_kv, 1)
+                 : 1) {
+  if (shape.seqlen_k <= options.chunk_len) {
+    options_.num_hashes = 1;
+    options_.chunks_before = options_.chunks_after = 0;
+    options_.wrap = Wrap::kNone;
+    options_.whole_buckets = false;
+  }
+  rounds_ = options_.num_hashes;
+  chunks_ = count_chunks(shape.seqlen_k, options.chunk_len);
+}
+
+void Rounds::carve(base::Carver& carver) {
+  const std::int64_t keys = shape_.batch * shape_.num_heads_kv * shape_.seqlen_k;
+  const std::int64_t queries = shape_.batch * shape_.num_heads * shape_.seqlen_q;
+  key_buckets_ = carver.take<std::int32_t>(keys * hashing_.num_hashes);
+  key_order_ = carver.take<std::int32_t>(keys * rounds_);
+  key_numbers_ = carver.take<std::int32_t>(keys * rounds_);
+  query_buckets_ = key_buckets_;
+  query_order_ = key_order_;
+  query_numbers_ = key_numbers_;
+  if (shape_.shared) return;
+  query_buckets_ = carver.take<std::int32_t>(queries * hashing_.num_hashes);
+  query_order_ = carver.take<std::int32_t>(queries * rounds_);
+  query_numbers_ = carver.take<std::int32_t>(queries * rounds_);
+}
+
+void Rounds::sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
+                  std::span<const std::int64_t> query_places, const Execution& execution) {
+  const TensorView keys =
+      grid(key_buckets_, shape_.batch, shape_.num_heads_kv, hashing_.num_hashes, shape_.seqlen_k);
+  const TensorView queries =
+      grid(query_buckets_, shape_.batch, shape_.num_heads, hashing_.num_hashes, shape_.seqlen_q);
+  if (shape_.shared) {
+    hash_vectors(query, of_rank(keys, query.rank), hashing_, mask, execution);
+  } else {
+    hash_vectors(query, key, of_rank(queries, query.rank), of_rank(keys, query.rank), hashing_,
+                 mask, execution);
+  }
+  TensorView buckets = keys;  // of the rounds that there are
+  buckets.shape[2] = rounds_;
+  sort_by_bucket(buckets,
+                 grid(key_order_, shape_.batch, shape_.num_heads_kv, rounds_, shape_.seqlen_k),
+                 execution);
+  number_keys(execution);
+  if (!shape_.shared) number_queries(query_places, execution);
+}
+
+std::size_t Rounds::sorting_bytes(int threads, std::int64_t head_dim, std::int64_t columns,
+                                  std::size_t element) const noexcept {
+  // Rotations; panels of vectors, products of a first level cache and flags.
+  constexpr std::int64_t kRowMultiple = 16, kProducts = 64 << 10;
+  const std::int64_t rows = base::round_up(hashing_.num_hashes * columns, kRowMultiple);
+  const auto rotations = static_cast<std::size_t>(shape_.num_heads_kv * rows * head_dim) * element;
+  const auto panel = static_cast<std::size_t>(head_dim * 64 + columns * 64) * element + kProducts;
+  const std::size_t scratch =
+      std::max(panel, BucketSort(std::max(shape_.seqlen_q, shape_.seqlen_k)).bytes());
+  return rotations + static_cast<std::size_t>(threads) * scratch;
+}
+
+void Rounds::number_keys(const Execution& execution) const {
+  const std::int64_t lists = shape_.batch * shape_.num_heads_kv, seqlen = shape_.seqlen_k;
+  base::parallel_for(
+      lists, base::resolve_threads(execution.threads, lists), [&](std::int64_t list, int) {
+        std::int32_t* numbers = key_numbers_ + list * seqlen * rounds_;
+        for (std::int64_t round = 0; round < rounds_; ++round) {
+          const std::int32_t* order = key_order_ + (list * rounds_ + round) * seqlen;
+          const std::int32_t* buckets =
+              key_buckets_ + (list * hashing_.num_hashes + round) * seqlen;
+          for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
+            const std::int64_t begin = chunk * options_.chunk_len;
+            const std::int64_t end = begin + std::min(options_.chunk_len, seqlen - begin);
+            for (std::int64_t place = begin; place < end; ++place) {
+              const std::int64_t key = order[place];
+              numbers[key * rounds_ + round] =
+                  options_.whole_buckets ? buckets[key] : static_cast<std::int32_t>(chunk);
+            }
+          }
+        }
+      });
+}
+
+// Ranks first, in the place of the numbers' future order; then numbers; then queries sorted by
+// them.
+void Rounds::number_queries(std::span<const std::int64_t> query_places,
+                            const Execution& execution) {
+  const std::int64_t lists = shape_.batch * shape_.num_heads, seqlen = shape_.seqlen_q;
+  const TensorView ranks = grid(query_order_, shape_.batch, shape_.num_heads, rounds_, seqlen);
+  if (!options_.whole_buckets) {
+    TensorView queries =
+        grid(query_buckets_, shape_.batch, shape_.num_heads, hashing_.num_hashes, seqlen);
+    TensorView keys =
+        grid(key_buckets_, shape_.batch, shape_.num_heads_kv, hashing_.num_hashes, shape_.seqlen_k);
+    queries.shape[2] = keys.shape[2] = rounds_;
+    ConstTensorView places{query_places.data(), DType::kInt64, 2, {shape_.batch, seqlen}, {}};
+    places.strides = {seqlen, 1, 0, 0};
+    rank_queries(queries, keys,
+                 grid(key_order_, shape_.batch, shape_.num_heads_kv, rounds_, shape_.seqlen_k),
+                 places, ranks, execution);
+  }
+  base::parallel_for(
+      lists, base::resolve_threads(execution.threads, lists), [&](std::int64_t list, int) {
+        std::int32_t* numbers = query_numbers_ + list * seqlen * rounds_;
+        for (std::int64_t round = 0; round < rounds_; ++round) {
+          std::int32_t* order = query_order_ + (list * rounds_ + round) * seqlen;
+          std::int32_t* buckets = query_buckets_ + (list * hashing_.num_hashes + round) * seqlen;
+          for (std::int64_t i = 0; i < seqlen; ++i) {
+            // A query before all keys looks as one of the first chunk does, one chunk earlier.
+            const std::int64_t number = options_.whole_buckets ? buckets[i]
+                                        : order[i] == 0        ? -1
+                                                        : (order[i] - 1) / options_.chunk_len;
+            numbers[i * rounds_ + round] = static_cast<std::int32_t>(number);
+            buckets[i] = static_cast<std::int32_t>(number + 1);  // now what queries are sorted by
+          }
+        }
+      });
+  TensorView sorted_by =
+      grid(query_buckets_, shape_.batch, shape_.num_heads, hashing_.num_hashes, seqlen);
+  sorted_by.shape[2] = rounds_;
+  sort_by_bucket(sorted_by, ranks, execution);
+}
+
+mask::Range Rounds::places_of_bucket(std::int64_t b, std::int64_t h, std::int64_t round,
+                                     std::int64_t bucket) const noexcept {
+  const std::span<const std::int32_t> order = sorted_keys(b, h, round);
+  const std::int32_t* numbers = key_numbers(b, h);
+  const auto below = [&](std::int64_t limit) {
+    return std::partition_point(
+               order.begin(), order.end(),
+               [&](std::int32_t key) { return numbers[key * rounds_ + round] < limit; }) -
+           order.begin();
+  };
+  return {below(bucket), below(bucket + 1)};
+}
+
+ChunkPlace Rounds::wrapped(std::int64_t round, std::int64_t chunk, std::int64_t n) const noexcept {
+  const bool all = options_.wrap == Wrap::kAll;
+  const std::int64_t at = (all ? round * chunks_ : 0) + chunk - options_.chunks_before + n;
+  const std::int64_t place = (at % cycle() + cycle()) % cycle();
+  return {all ? place / chunks_ : round, place % chunks_};
+}
+
+void Rounds::window_of(std::int64_t round, std::int64_t number, std::int64_t members,
+                       std::vector<Segment>& segments) const {
+  segments.clear();
+  if (options_.wrap == Wrap::kNone) {
+    segments.push_back(plain_window(round, number));
+    return;
+  }
+  for (std::int64_t n = 0; n < std::min(members, cycle());) {
+    const ChunkPlace at = wrapped(round, number, n);
+    const std::int64_t count = std::min({members - n, cycle() - n, chunks_ - at.chunk});
+    segments.push_back({at.round, at.chunk, count});
+    n += count;
+  }
+}
+
+double Rounds::own_occurrences(std::int64_t b, std::int64_t h, std::int64_t i) const {
+  if (options_.dedup != Dedup::kNone) return 1;
+  if (options_.wrap == Wrap::kNone) return static_cast<double>(rounds_);
+  const std::int32_t* numbers = key_numbers(b, h) + i * rounds_;
+  double found = 0;
+  for (std::int64_t round = 0; round < rounds_; ++round) {
+    for (std::int64_t n = 0; n < window(); ++n) {
+      const ChunkPlace at = wrapped(round, numbers[round], n);
+      found += numbers[at.round] == at.chunk ? 1 : 0;
+    }
+  }
+  return found;
+}
+
+}  // namespace longspan::lsh

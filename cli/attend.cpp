@@ -31,7 +31,7 @@ constexpr const char* kExamples = R"(Examples:
   longspan attend query.npy key.npy value.npy -o output.npy --scale 0.125
   longspan attend input.safetensors -o part.safetensors --keys 0:4096
   longspan attend input.safetensors -o gradients.safetensors --backward
-  longspan attend input.safetensors -o result.safetensors --method lsh --causal --num-hashes 8
+  longspan attend input.safetensors -o hashed.safetensors --method lsh --causal --num-hashes 8
   longspan attend input.safetensors --dry-run --memory-limit 64MiB
 
 Values that begin with - are given as --window=-1,0. Tensors of INPUT, shapes and exit codes: docs/command-line.md.)";

@@ -13,6 +13,7 @@
 #include <span>
 
 #include "engine/attention_call.h"
+#include "engine/backward_tile.h"
 #include "engine/bias_gradient.h"
 #include "engine/rows.h"
 #include "engine/segments.h"
@@ -27,9 +28,7 @@ struct BackwardCall : AttentionCall<T> {
   std::int64_t seqlen_q = 0;
   std::int64_t rows_per_panel = 1;
   std::int64_t panels_per_block = 1;  // queries are loaded in blocks of so many panels
-  bool wants_query = false;
-  bool wants_key = false;
-  bool wants_value = false;
+  WantedGradients wanted;
   BiasGradient<T>* bias_gradient = nullptr;
   Turns* turns = nullptr;
 

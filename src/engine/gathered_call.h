@@ -39,6 +39,20 @@ struct KeyRun {
   std::span<const PairTest> further_tests;  // beside those of the group
 };
 
+// Groups of one (batch, head) that one thread does one after the other.
+template <class T>
+struct GatheredHead {
+  std::int64_t batch = 0;
+  std::int64_t head = 0;
+  RowSource query;
+  RowSource key;
+  RowSource value;
+  const T* key_factors = nullptr;  // [seqlen_k], of the rows of keys; null: 1
+  const mask::BoundMask* mask = nullptr;
+  KeyNumbers numbers;
+  bool hides_own_index = false;  // the pair of a query with the key of its index is an OwnPair
+};
+
 // What is known of the rows: (reference, sum, numerator) as kernel::PanelState has them.
 template <class T>
 struct RunningRows {
@@ -59,19 +73,10 @@ struct OwnPair {
   const std::function<double(std::int64_t query)>* count = nullptr;
 };
 
-// Groups of one (batch, head) that one thread does one after the other.
+// The forward pass of such a head.
 template <class T>
-struct GatheredHead {
-  std::int64_t batch = 0;
-  std::int64_t head = 0;
-  RowSource query;
-  RowSource key;
-  RowSource value;
-  const T* key_factors = nullptr;  // [seqlen_k], of the rows of keys; null: 1
-  const T* bounds = nullptr;       // [seqlen_q]: no scale * query . key of the row is larger
-  const mask::BoundMask* mask = nullptr;
-  KeyNumbers numbers;
-  bool hides_own_index = false;  // the pair of a query with the key of its index is an OwnPair
+struct GatheredForward : GatheredHead<T> {
+  const T* bounds = nullptr;  // [seqlen_q]: no scale * query . key of the row is larger
   RunningRows<T> rows;
   OwnPair<T> own;
   bool first_phase = false;  // nothing is known yet: rows are not read
@@ -92,7 +97,7 @@ struct GatheredCall : AttentionCall<T> {
   std::int64_t run_keys = 1;        // at most
   std::int64_t runs_kept = 1;       // loaded runs of keys
   std::int64_t columns = 0;         // of key numbers, at most
-  DType input = DType::kFloat32;    // of queries, keys and values
+  std::int64_t element_bytes = 8;   // of the widest rows, at most
 
   std::int64_t panels() const noexcept { return base::ceil_div(group_queries, rows_per_panel); }
   std::int64_t width() const noexcept {

@@ -47,7 +47,7 @@ bool all_finite(const E* row, std::int64_t dim) {
 template <class T>
 class RowMerger {
  public:
-  RowMerger(const GatheredCall<T>& call, const GatheredHead<T>& head)
+  RowMerger(const GatheredCall<T>& call, const GatheredForward<T>& head)
       : call_(call), head_(head), unit_(call.reference_unit()) {}
 
   void run(std::span<const std::int32_t> queries, std::int64_t width,
@@ -219,7 +219,7 @@ class RowMerger {
   }
 
   const GatheredCall<T>& call_;
-  const GatheredHead<T>& head_;
+  const GatheredForward<T>& head_;
   const double unit_;
   Lanes<T> into_;
   Lanes<T> part_;
@@ -228,16 +228,16 @@ class RowMerger {
 }  // namespace
 
 template <class T>
-void merge_rows(const GatheredCall<T>& call, const GatheredHead<T>& head,
+void merge_rows(const GatheredCall<T>& call, const GatheredForward<T>& head,
                 std::span<const std::int32_t> queries, std::int64_t width,
                 const kernel::PanelState<T>& part, T* rows) {
   RowMerger<T>(call, head).run(queries, width, part, rows);
 }
 
-template void merge_rows(const GatheredCall<float>&, const GatheredHead<float>&,
+template void merge_rows(const GatheredCall<float>&, const GatheredForward<float>&,
                          std::span<const std::int32_t>, std::int64_t,
                          const kernel::PanelState<float>&, float*);
-template void merge_rows(const GatheredCall<double>&, const GatheredHead<double>&,
+template void merge_rows(const GatheredCall<double>&, const GatheredForward<double>&,
                          std::span<const std::int32_t>, std::int64_t,
                          const kernel::PanelState<double>&, double*);
 

@@ -14,7 +14,7 @@ namespace longspan::engine {
 
 // Lane l of the state is query queries[l]. `rows`: scratch [queries][head_dim_v].
 template <class T>
-void merge_rows(const GatheredCall<T>& call, const GatheredHead<T>& head,
+void merge_rows(const GatheredCall<T>& call, const GatheredForward<T>& head,
                 std::span<const std::int32_t> queries, std::int64_t width,
                 const kernel::PanelState<T>& part, T* rows);
 

@@ -18,6 +18,7 @@
 #include "engine/backward_worker.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
+#include "engine/delta.h"
 #include "engine/turns.h"
 #include "kernels/registry.h"
 #include "longspan/attention.h"
@@ -81,26 +82,6 @@ BackwardTensors check_tensors(const CheckedCall& checked, const ConstPartial& re
   return t;
 }
 
-// sum_d a[d] b[d] of row n, in float64.
-double row_dot(const engine::RowSource& a, const engine::RowSource& b, std::int64_t n,
-               std::int64_t dim) noexcept {
-  return base::visit_floating(a.dtype, [&](auto tag) {
-    using E = decltype(tag);
-    const E* x = static_cast<const E*>(a.data) + n * a.row_stride;
-    const E* y = static_cast<const E*>(b.data) + n * b.row_stride;
-    double sum = 0;
-    for (std::int64_t d = 0; d < dim; ++d) {
-      sum += static_cast<double>(base::to_float(x[d * a.dim_stride])) *
-             static_cast<double>(base::to_float(y[d * b.dim_stride]));
-    }
-    return sum;
-  });
-}
-
-double number_at(const engine::RowSource& numbers, std::int64_t n) noexcept {
-  return base::load_double(numbers.data, numbers.dtype, n * numbers.row_stride);
-}
-
 template <class T>
 class ExactBackward {
  public:
@@ -118,12 +99,12 @@ class ExactBackward {
                   call_);
     call_.ranges = engine::choose_key_ranges(checked.seqlen_k, execution.key_chunk);
     call_.seqlen_q = checked.seqlen_q;
-    call_.wants_query = tensors.dquery.data != nullptr;
-    call_.wants_key = tensors.dkey.data != nullptr;
-    call_.wants_value = tensors.dvalue.data != nullptr;
+    call_.wanted.query = tensors.dquery.data != nullptr;
+    call_.wanted.key = tensors.dkey.data != nullptr;
+    call_.wanted.value = tensors.dvalue.data != nullptr;
     if (is_given(tensors.dbias)) make_bias_gradient();
     group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
-    copies_dquery_ = call_.wants_query && tensors.dquery.dtype != engine::kDTypeOf<T>;
+    copies_dquery_ = call_.wanted.query && tensors.dquery.dtype != engine::kDTypeOf<T>;
     plan_ = engine::plan_backward(call_, {checked.batch, checked.num_heads, checked.num_heads_kv},
                                   copies_dquery_, execution);
     count_tiles();
@@ -159,7 +140,9 @@ class ExactBackward {
     prepare_rows();
     run_tasks(workspace, turns);
     if (bias_) bias_->finish();
-    if (is_given(tensors_.dsinks)) reduce_sinks();
+    if (is_given(tensors_.dsinks)) {
+      engine::reduce_sinks(checked_, tensors_.lse, delta_, tensors_.dsinks);
+    }
   }
 
  private:
@@ -190,13 +173,6 @@ class ExactBackward {
     return (batch * checked_.num_heads + head) * checked_.seqlen_q;
   }
 
-  // What a sink takes of a row's weight.
-  double sink_weight(std::int64_t batch, std::int64_t head, double lse) const noexcept {
-    // lse is rounded to T, and so must the sink be: where it is all that a row sees, both are
-    // equal.
-    return std::exp(static_cast<double>(static_cast<T>(checked_.sinks.at(batch, head))) - lse);
-  }
-
   // delta, the sums over keys that are known without a tile, and zeros where no key is seen.
   void prepare_rows() {
     const std::int64_t blocks = call_.query_blocks();
@@ -206,7 +182,7 @@ class ExactBackward {
       const std::int64_t head = task / blocks % heads;
       const mask::Range queries = call_.query_block(task % blocks);
       prepare_block(batch, head, queries);
-      if (call_.wants_query) clear_unseeing(batch, head, queries);
+      if (call_.wanted.query) clear_unseeing(batch, head, queries);
     });
   }
 
@@ -228,11 +204,11 @@ class ExactBackward {
     const engine::RowSource dlse = tensors_.dlse.source(batch, head);
     T* delta = delta_ + first_row(batch, head);
     for (std::int64_t n = queries.begin; n < queries.end; ++n) {
-      const double dot = row_dot(output, doutput, n, checked_.head_dim_v);
-      const double off = dlse.data == nullptr ? dot : dot - number_at(dlse, n);
+      const double dot = engine::row_dot(output, doutput, n, checked_.head_dim_v);
+      const double off = dlse.data == nullptr ? dot : dot - engine::number_at(dlse, n);
       delta[n] = static_cast<T>(off);
       if (bias_ && bias_->knows_queries()) {
-        const double here = number_at(lse, n);
+        const double here = engine::number_at(lse, n);
         const bool empty = std::isinf(here) && here < 0;
         // dlse, and NaN where the row is.
         bias_->set_query(batch, head, n, empty ? T{0} : static_cast<T>(dot - off));
@@ -287,24 +263,6 @@ class ExactBackward {
             tensors_.dkey.target(batch, head_kv),
             tensors_.dvalue.target(batch, head_kv),
             worker.heads};
-  }
-
-  // The sink's value is 0, so its dP is 0 and its dS is -P delta.
-  void reduce_sinks() {
-    for (std::int64_t head = 0; head < checked_.num_heads; ++head) {
-      double sum = 0;
-      for (std::int64_t batch = 0; batch < checked_.batch; ++batch) {
-        const engine::RowSource lse = tensors_.lse.source(batch, head);
-        const T* delta = delta_ + first_row(batch, head);
-        for (std::int64_t n = 0; n < checked_.seqlen_q; ++n) {
-          const double here = number_at(lse, n);
-          if (std::isinf(here) && here < 0) continue;  // a sink of -inf, and no key
-          sum -= sink_weight(batch, head, here) * static_cast<double>(delta[n]);
-        }
-      }
-      static_cast<T*>(tensors_.dsinks.data)[head * tensors_.dsinks.strides[0]] =
-          static_cast<T>(sum);
-    }
   }
 
   void count_tiles() {

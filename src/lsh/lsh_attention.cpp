@@ -162,7 +162,7 @@ class LshForward {
     call_.runs_kept =
         std::clamp<std::int64_t>(Groups::runs_of_window(rounds_, call_.run_keys), 1, kRunsKept);
     call_.columns = Groups::columns(rounds_, rounds_.count() - 1);
-    call_.input = checked_.query.dtype;
+    call_.element_bytes = static_cast<std::int64_t>(size_of(checked_.query.dtype));
     const std::int64_t unit = by_chunk && chunk < kTaskQueries ? chunk : call_.group_queries;
     task_queries_ =
         base::round_up(std::min(kTaskQueries, std::max<std::int64_t>(checked_.seqlen_q, 1)), unit);
@@ -306,7 +306,7 @@ class LshForward {
     const mask::Range places{begin, std::min(begin + task_queries_, checked_.seqlen_q)};
     const bool is_local = local_ && phase == 0;
     const std::int64_t round = phase - (local_ ? 1 : 0);
-    engine::GatheredHead<T> head = describe_head(results, list);
+    engine::GatheredForward<T> head = describe_head(results, list);
     head.first_phase = phase == 0;
     head.last_phase = phase == phases - 1;
     const std::function<double(std::int64_t)> own = [&](std::int64_t i) {
@@ -328,10 +328,10 @@ class LshForward {
     }
   }
 
-  engine::GatheredHead<T> describe_head(const Results& results, std::int64_t list) const {
+  engine::GatheredForward<T> describe_head(const Results& results, std::int64_t list) const {
     const std::int64_t b = list / checked_.num_heads, h = list % checked_.num_heads;
     const std::int64_t row = list * checked_.seqlen_q;
-    engine::GatheredHead<T> head;
+    engine::GatheredForward<T> head;
     head.batch = b;
     head.head = h;
     head.query = checked_.query.source(b, h);

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// delta_i = doutput_i . output_i - dlse_i, the number that the backward pass needs of a row beside
+// its lse, and what follows from it alone: the gradient of sinks.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "base/visit_dtype.h"
+#include "engine/checked_call.h"
+#include "engine/rows.h"
+
+namespace longspan::engine {
+
+inline double number_at(const RowSource& numbers, std::int64_t n) noexcept {
+  return base::load_double(numbers.data, numbers.dtype, n * numbers.row_stride);
+}
+
+// sum_d a[d] b[d] of row n, in float64; both have one dtype.
+inline double row_dot(const RowSource& a, const RowSource& b, std::int64_t n,
+                      std::int64_t dim) noexcept {
+  return base::visit_floating(a.dtype, [&](auto tag) {
+    using E = decltype(tag);
+    const E* x = static_cast<const E*>(a.data) + n * a.row_stride;
+    const E* y = static_cast<const E*>(b.data) + n * b.row_stride;
+    double sum = 0;
+    for (std::int64_t d = 0; d < dim; ++d) {
+      sum += static_cast<double>(base::to_float(x[d * a.dim_stride])) *
+             static_cast<double>(base::to_float(y[d * b.dim_stride]));
+    }
+    return sum;
+  });
+}
+
+// dsinks[head] (elements of T) from delta, [batch][num_heads][seqlen_q]. The value of a sink is 0,
+// so its dP is 0 and its dS is -P delta.
+template <class T>
+void reduce_sinks(const CheckedCall& checked, const TensorAxes& lse, const T* delta,
+                  const TensorView& dsinks) {
+  for (std::int64_t head = 0; head < checked.num_heads; ++head) {
+    double sum = 0;
+    for (std::int64_t batch = 0; batch < checked.batch; ++batch) {
+      const RowSource numbers = lse.source(batch, head);
+      const T* of_head = delta + (batch * checked.num_heads + head) * checked.seqlen_q;
+      // lse is rounded to T, and so must the sink be: where it is all that a row sees, both are
+      // equal.
+      const auto sink = static_cast<double>(static_cast<T>(checked.sinks.at(batch, head)));
+      for (std::int64_t n = 0; n < checked.seqlen_q; ++n) {
+        const double here = number_at(numbers, n);
+        if (std::isinf(here) && here < 0) continue;  // a sink of -inf, and no key
+        sum -= std::exp(sink - here) * static_cast<double>(of_head[n]);
+      }
+    }
+    static_cast<T*>(dsinks.data)[head * dsinks.strides[0]] = static_cast<T>(sum);
+  }
+}
+
+}  // namespace longspan::engine

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Gathers rows, finds what is visible.
+#include "engine/gathered_tiles.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/visit_dtype.h"
+
+namespace longspan::engine {
+namespace {
+
+constexpr std::int64_t kAhead = 8;  // rows
+constexpr std::int64_t kLine = 64;
+constexpr mask::Range kIndices{0, std::int64_t{1} << 31};
+
+// Arrays by lane, readable a whole vector past the last.
+std::int64_t padded_lanes(std::int64_t queries) {
+  return base::round_up(queries, kernel::kIntervalLanes) + kernel::kIntervalLanes;
+}
+
+template <class E>
+void gather_rows(const RowSource& source, std::span<const std::int32_t> index, std::int64_t dim,
+                 E* out) {
+  const auto* data = static_cast<const E*>(source.data);
+  const std::int64_t bytes = dim * std::int64_t{sizeof(E)};
+  for (std::size_t n = 0; n < index.size(); ++n, out += dim) {
+    const E* row = data + index[n] * source.row_stride;
+    if (source.dim_stride != 1) {
+      for (std::int64_t d = 0; d < dim; ++d) out[d] = row[d * source.dim_stride];
+      continue;
+    }
+    if (n + kAhead < index.size()) {
+      const auto* later =
+          reinterpret_cast<const char*>(data + index[n + kAhead] * source.row_stride);
+      for (std::int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(later + at);
+    }
+    std::memcpy(out, row, static_cast<std::size_t>(bytes));
+  }
+}
+
+}  // namespace
+
+template <class T>
+void GatheredTiles<T>::carve(base::Carver& carver) {
+  const std::int64_t width = call_.width(), keys = call_.run_keys;
+  const std::int64_t widest = std::max(call_.head_dim, call_.head_dim_v);
+  staged_ =
+      carver.take<std::byte>(std::max(call_.rows_per_panel, keys) * widest * call_.element_bytes);
+  normalized_ = carver.take<std::byte>(keys * call_.head_dim * call_.kernel->format.value_bytes());
+  words_ = carver.take<std::uint64_t>(keys);
+  if (call_.alibi_slopes.data != nullptr) {
+    query_positions_ = carver.take<T>(width);
+    key_positions_ = carver.take<T>(keys);
+  }
+  for (Lanes* lanes : {&band_, &own_}) {
+    lanes->first = carver.take<std::int32_t>(padded_lanes(call_.group_queries));
+    lanes->count = carver.take<std::int32_t>(padded_lanes(call_.group_queries));
+  }
+  panels_.reserve(static_cast<std::size_t>(call_.panels()));
+  terms_.softcap = static_cast<T>(call_.softcap);
+  if (call_.softcap > 0) terms_.softcap_inverse = static_cast<T>(1 / call_.softcap);
+  terms_.query_positions = query_positions_;
+  terms_.key_positions = key_positions_;
+}
+
+template <class T>
+std::span<const GatheredQueries> GatheredTiles<T>::split(const GatheredGroup& group) {
+  const auto count = static_cast<std::int64_t>(group.queries.size());
+  panels_.clear();
+  for (std::int64_t first = 0; first < count; first += call_.rows_per_panel) {
+    const std::int64_t rows = std::min(call_.rows_per_panel, count - first);
+    panels_.push_back(
+        {group.queries.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
+         first, base::round_up(rows, std::int64_t{call_.kernel->lanes})});
+  }
+  load_mask();
+  return panels_;
+}
+
+// Intervals of keys that the mask leaves to each query. A query's own index is cut off where it
+// stands at an end, as under a causal mask; else it is a test of its own.
+template <class T>
+void GatheredTiles<T>::load_mask() {
+  std::array<mask::Range, kernel::kMaxWidth> seen;
+  const bool masked = !head_->mask->everything_visible();
+  band_.needed = masked;
+  own_.needed = head_->hides_own_index && !masked;
+  for (const GatheredQueries& panel : panels_) {
+    const auto count = static_cast<std::int64_t>(panel.queries.size());
+    if (masked) {
+      head_->mask->keys_of_queries(head_->batch, {0, count, panel.queries.data()}, seen);
+    }
+    for (std::int64_t lane = 0; lane < count; ++lane) {
+      const std::int64_t own = panel.queries[lane];
+      if (masked) {
+        mask::Range keys = mask::intersect(seen[lane], kIndices);
+        if (head_->hides_own_index && keys.contains(own)) {
+          if (own == keys.end - 1) {
+            --keys.end;
+          } else if (own == keys.begin) {
+            ++keys.begin;
+          } else {
+            own_.needed = true;
+          }
+        }
+        band_.first[panel.first + lane] = kernel::interval_first(keys.begin);
+        band_.count[panel.first + lane] = kernel::interval_count(keys.size());
+      }
+      own_.first[panel.first + lane] = kernel::interval_first(own);
+      own_.count[panel.first + lane] = kernel::interval_count(1);
+    }
+  }
+}
+
+template <class T>
+RowSource GatheredTiles<T>::gather(const RowSource& source, std::span<const std::int32_t> index,
+                                   std::int64_t dim) {
+  base::visit_floating(source.dtype, [&](auto tag) {
+    using E = decltype(tag);
+    gather_rows(source, index, dim, reinterpret_cast<E*>(staged_));
+  });
+  return {staged_, source.dtype, dim, 1};
+}
+
+template <class T>
+RowSource GatheredTiles<T>::gather_keys(std::span<const std::int32_t> index, std::byte* into) {
+  const RowSource rows = gather(head_->key, index, call_.head_dim);
+  if (head_->key_factors == nullptr) return rows;
+  if (into == nullptr) into = normalized_;
+  const DType format = call_.kernel->format.dtype;
+  const std::int64_t dim = call_.head_dim;
+  const auto scale = [&](auto from, auto to) {
+    using From = decltype(from);
+    using To = decltype(to);
+    const auto* row = static_cast<const From*>(rows.data);
+    auto* out = reinterpret_cast<To*>(into);
+    for (const std::int32_t n : index) {
+      const T factor = head_->key_factors[n];
+      for (std::int64_t d = 0; d < dim; ++d) {
+        out[d] = base::from_float<To>(static_cast<T>(base::to_float(row[d])) * factor);
+      }
+      row += dim;
+      out += dim;
+    }
+  };
+  base::visit_floating(rows.dtype, [&](auto from) {
+    if (format == DType::kBFloat16) {
+      scale(from, base::BFloat16{});
+    } else {
+      scale(from, T{});
+    }
+  });
+  return {into, format, dim, 1};
+}
+
+template <class T>
+void GatheredTiles<T>::load_numbers(std::span<const std::int32_t> index, std::int32_t* into) const {
+  const KeyNumbers& numbers = head_->numbers;
+  for (std::size_t k = 0; k < index.size(); ++k) {
+    const std::int32_t* of_key = numbers.data + index[k] * numbers.stride;
+    for (std::int64_t c = 0; c < numbers.columns; ++c) {
+      into[c * call_.run_keys + static_cast<std::int64_t>(k)] = of_key[c];
+    }
+  }
+}
+
+template <class T>
+bool GatheredTiles<T>::load_visible(const GatheredGroup& group, const KeyRun& keys,
+                                    const std::int32_t* key_numbers, const GatheredQueries& panel,
+                                    const std::uint64_t*& words) {
+  tests_.clear();
+  const auto add = [&](const std::int32_t* numbers, const std::int32_t* first,
+                       const std::int32_t* count, bool hides_inside) {
+    tests_.push_back({numbers, first + panel.first, count + panel.first, hides_inside});
+  };
+  if (band_.needed) add(keys.keys.data(), band_.first, band_.count, false);
+  if (own_.needed) add(keys.keys.data(), own_.first, own_.count, true);
+  for (const std::span<const PairTest> tests : {group.tests, keys.further_tests}) {
+    for (const PairTest& test : tests) {
+      const std::int32_t* numbers = test.column == PairTest::kKeyIndex
+                                        ? keys.keys.data()
+                                        : key_numbers + test.column * call_.run_keys;
+      add(numbers, test.first, test.count, true);
+    }
+  }
+  words = nullptr;
+  const mask::BoundMask& mask = *head_->mask;
+  if (tests_.empty() && !mask.has_other_terms()) return true;
+  const auto count = static_cast<std::int64_t>(keys.keys.size());
+  const auto lanes = static_cast<std::int64_t>(panel.queries.size());
+  call_.kernel->fill_intervals(
+      {tests_.data(), static_cast<std::int64_t>(tests_.size()), count, lanes}, words_);
+  if (mask.has_other_terms()) {
+    mask.clear_hidden(head_->batch, head_->head, {0, lanes, panel.queries.data()},
+                      {0, count, keys.keys.data()}, {words_, static_cast<std::size_t>(count)});
+  }
+  words = words_;
+  std::uint64_t seen = 0;
+  for (std::int64_t k = 0; k < count; ++k) seen |= words_[k];
+  return seen != 0;
+}
+
+// Relative to the position of the first key.
+template <class T>
+void GatheredTiles<T>::load_positions(const KeyRun& keys, const GatheredQueries& panel) {
+  const mask::BoundMask& mask = *head_->mask;
+  const std::int64_t origin = mask.key_position(keys.keys.front());
+  for (std::size_t k = 0; k < keys.keys.size(); ++k) {
+    key_positions_[k] = static_cast<T>(mask.key_position(keys.keys[k]) - origin);
+  }
+  std::fill_n(query_positions_, panel.width, T{0});
+  for (std::size_t lane = 0; lane < panel.queries.size(); ++lane) {
+    query_positions_[lane] =
+        static_cast<T>(mask.query_position(head_->batch, panel.queries[lane]) - origin);
+  }
+}
+
+template <class T>
+const kernel::ScoreTerms<T>* GatheredTiles<T>::load_terms(const KeyRun& keys,
+                                                          const GatheredQueries& panel) {
+  if (!call_.has_terms()) return nullptr;
+  if (call_.alibi_slopes.data != nullptr) {
+    load_positions(keys, panel);
+    terms_.alibi_slope = static_cast<T>(call_.alibi_slopes.at(head_->batch, head_->head));
+  }
+  return &terms_;
+}
+
+template class GatheredTiles<float>;
+template class GatheredTiles<double>;
+
+}  // namespace longspan::engine

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// What tiles of gathered rows need before a kernel can meet them, forward or backward: rows
+// gathered and normalised, which pairs are visible, where queries and keys stand.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/buffer.h"
+#include "engine/gathered_call.h"
+
+namespace longspan::engine {
+
+// Queries of a group that are the lanes of one panel.
+struct GatheredQueries {
+  std::span<const std::int32_t> queries;
+  std::int64_t first = 0;  // in the group
+  std::int64_t width = 0;
+};
+
+// Runs of keys stay loaded for the groups that follow, of which most meet them again: each has its
+// place.
+inline std::size_t place_of_run(std::int64_t tag, std::int64_t runs_kept) noexcept {
+  return static_cast<std::size_t>((tag % runs_kept + runs_kept) % runs_kept);
+}
+
+template <class T>
+class GatheredTiles {
+ public:
+  explicit GatheredTiles(const GatheredCall<T>& call) : call_(call) {}
+  void carve(base::Carver& carver);
+
+  // `head` must outlive its groups.
+  void begin(const GatheredHead<T>& head) { head_ = &head; }
+  // The group's panels, and the intervals of keys that the mask leaves to its queries.
+  std::span<const GatheredQueries> split(const GatheredGroup& group);
+
+  // Rows side by side, valid until the next call.
+  RowSource gather(const RowSource& source, std::span<const std::int32_t> index, std::int64_t dim);
+  // Keys, times their factors where they have some: then in the kernel's numbers, rounded once, in
+  // `into` (keys that a kernel can read as they are) or, where that is null, valid until the next
+  // call.
+  RowSource gather_keys(std::span<const std::int32_t> index, std::byte* into = nullptr);
+  // numbers[column * run_keys + key]
+  void load_numbers(std::span<const std::int32_t> index, std::int32_t* numbers) const;
+
+  // The words of a tile, null when all is visible; false when nothing is.
+  bool load_visible(const GatheredGroup& group, const KeyRun& keys, const std::int32_t* numbers,
+                    const GatheredQueries& panel, const std::uint64_t*& words);
+  // Terms of the scores of a tile; null when there are none.
+  const kernel::ScoreTerms<T>* load_terms(const KeyRun& keys, const GatheredQueries& panel);
+
+ private:
+  struct Lanes {  // intervals of the group's queries
+    std::int32_t* first = nullptr;
+    std::int32_t* count = nullptr;
+    bool needed = false;
+  };
+
+  void load_mask();
+  void load_positions(const KeyRun& keys, const GatheredQueries& panel);
+
+  const GatheredCall<T>& call_;
+  const GatheredHead<T>* head_ = nullptr;
+  kernel::ScoreTerms<T> terms_;
+  std::vector<GatheredQueries> panels_;
+  std::vector<kernel::IntervalTest> tests_;
+  Lanes band_;
+  Lanes own_;
+  std::byte* staged_ = nullptr;      // gathered rows
+  std::byte* normalized_ = nullptr;  // keys
+  std::uint64_t* words_ = nullptr;   // [run_keys]
+  T* query_positions_ = nullptr;     // [width], with ALiBi
+  T* key_positions_ = nullptr;       // [run_keys]
+};
+
+}  // namespace longspan::engine

@@ -77,6 +77,32 @@ TEST_P(LshAttentionGolden, Float32) {
   }
 }
 
+TEST_P(LshAttentionGolden, GradientsFloat64) {
+  if (golden_.tensors.count("dquery_key") == 0) GTEST_SKIP() << "the file has no gradients";
+  const LshInputs in = inputs(DType::kFloat64);
+  const double tolerance = contains(golden_.name, "discounted") ? 1e-8 : 5e-12;
+  const Derivatives derivatives{converted(golden_.find("doutput"), DType::kFloat64), {}};
+  for (const std::string& kernel : usable_kernels()) {
+    SCOPED_TRACE(kernel);
+    const GradientTensors found =
+        run_lsh_backward(in, run_lsh(in, on(kernel)), derivatives, on(kernel));
+    EXPECT_TRUE(within_rel_l2(found.query.values(), golden_.numbers("dquery_key"), tolerance));
+    EXPECT_TRUE(within_rel_l2(found.value.values(), golden_.numbers("dvalue"), tolerance));
+  }
+}
+
+TEST_P(LshAttentionGolden, GradientsFloat32) {
+  if (golden_.tensors.count("dquery_key") == 0) GTEST_SKIP() << "the file has no gradients";
+  const LshInputs in = inputs(DType::kFloat32);
+  const Derivatives derivatives{converted(golden_.find("doutput"), DType::kFloat32), {}};
+  const reference::AttentionGradients truth = gradient_truth_of(in, derivatives);
+  for (const std::string& kernel : usable_kernels()) {
+    SCOPED_TRACE(kernel);
+    GradientTensors found = run_lsh_backward(in, run_lsh(in, on(kernel)), derivatives, on(kernel));
+    EXPECT_TRUE(matches(found.views(), truth, DType::kFloat32));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Files, LshAttentionGolden, testing::ValuesIn(names()),
                          [](const auto& one) { return one.param; });
 

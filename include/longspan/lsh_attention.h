@@ -141,6 +141,32 @@ LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTens
                            const LshOptions& options = {}, const AttentionOptions& attention = {},
                            const Execution& execution = {});
 
+// The gradients of sum(output * dresult.output) + sum(lse * dresult.lse), where result is what
+// lsh_attention() gave for the same inputs and options (its lse is required); dresult.lse may be
+// absent (0). Buckets, and how often a pair is found, are constants. They are found again from the
+// seed (or given, options.buckets): nothing of the forward pass is kept but its result, and the
+// rounds together are the backward pass of exact attention over the found pairs,
+//   P = exp(score - lse), D_i = doutput_i . output_i - dlse_i, dS = P * (dP - D),
+// with the lse of all rounds. into.query, into.key and into.value may each be absent; for shared
+// query and key into.query is the whole gradient of query_key, that of the normalisation included,
+// and into.key must be absent; into.sinks as in attention_backward().
+// Sums are taken in float32 (float64 for float64). A row that sees nothing gives zero gradients;
+// excluded pairs contribute nothing, even where they hold NaN or inf. Bitwise the same for any
+// number of threads. Workspace: that of hash_vectors(), for each position and head 12 bytes a round
+// and 12 more (float64: 12 and 24), a float32 copy of each gradient of a narrower type, and
+// O(threads).
+void lsh_attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                            ConstPartial result, ConstPartial dresult, Gradients into,
+                            const LshOptions& options = {}, const AttentionOptions& attention = {},
+                            const Execution& execution = {});
+
+// The same as plan_lsh_attention(), with all gradients in the query's dtype; flop counts the five
+// products: 2 (3 head_dim + 2 head_dim_v) for each pair; tasks are those of one turn of a round.
+LshPlan plan_lsh_attention_backward(ConstTensorView query, ConstTensorView key,
+                                    ConstTensorView value, const LshOptions& options = {},
+                                    const AttentionOptions& attention = {},
+                                    const Execution& execution = {});
+
 // Stage 1. Keys from shared vectors, of the same shape and dtype (section 2, "Shared-QK
 // Transformer"). A row of zeros stays zeros. Squares are summed in float64. Allocates nothing.
 void normalize_keys(ConstTensorView query_key, TensorView key, KeyNorm key_norm,

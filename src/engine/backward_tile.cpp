@@ -70,9 +70,10 @@ void BackwardTile<T>::carve(base::Carver& carver, Keys& keys) const {
 
 // Lanes past the queries weigh nothing.
 template <class T>
-void BackwardTile<T>::begin(Queries& into, std::int64_t count) const {
+void BackwardTile<T>::clear(Queries& into, std::int64_t count) const {
   into.count = count;
   into.width = base::round_up(count, std::int64_t{call_.kernel->lanes});
+  into.finite = true;
   into.unseeing = 0;
   for (std::int64_t lane = count; lane < into.width; ++lane) {
     set(into, lane, {-std::numeric_limits<double>::infinity(), T{0}});
@@ -92,16 +93,18 @@ void BackwardTile<T>::set(Queries& into, std::int64_t lane, const RowNumbers& ro
 }
 
 template <class T>
-void BackwardTile<T>::load_rows(Queries& into, const RowSource& query, const RowSource& doutput,
-                                std::int64_t first) {
-  const bool query_finite =
-      load_lanes(into, query, first, call_.head_dim, stride_, into.query_lanes, into.query_rows);
-  into.finite = load_lanes(into, doutput, first, call_.head_dim_v, stride_v_, into.doutput_lanes,
-                           into.doutput_rows) &&
-                query_finite;
+void BackwardTile<T>::load_query(Queries& into, const RowSource& source, std::int64_t first) {
+  into.finite &=
+      load_lanes(into, source, first, call_.head_dim, stride_, into.query_lanes, into.query_rows);
   if (wanted_.query) {
     std::fill_n(into.dquery_lanes, call_.kernel->format.rows(call_.head_dim) * into.width, T{0});
   }
+}
+
+template <class T>
+void BackwardTile<T>::load_doutput(Queries& into, const RowSource& source, std::int64_t first) {
+  into.finite &= load_lanes(into, source, first, call_.head_dim_v, stride_v_, into.doutput_lanes,
+                            into.doutput_rows);
 }
 
 // Rows of queries or of doutput in both arrangements. True when all their numbers are finite.
@@ -125,27 +128,37 @@ bool BackwardTile<T>::load_lanes(const Queries& into, const RowSource& source, s
 }
 
 template <class T>
-void BackwardTile<T>::load(Keys& into, const RowSource& key, const RowSource& value,
-                           std::int64_t first, std::int64_t count) const {
+void BackwardTile<T>::load_keys(Keys& into, const RowSource& source, std::int64_t first,
+                                std::int64_t count) const {
   const kernel::KernelTable<T>& kernel = *call_.kernel;
   const kernel::OperandFormat& format = kernel.format;
   into.count = count;
   std::int64_t numbers = 0;  // a row
   if (format.reads_rows) {
-    kernel.pack_padded(key, first, count, call_.head_dim, rows_, stride_, into.key_rows);
-    kernel.pack_padded(value, first, count, call_.head_dim_v, rows_, stride_v_, into.value_rows);
+    kernel.pack_padded(source, first, count, call_.head_dim, rows_, stride_, into.key_rows);
     into.key = {into.key_rows, stride_, format.row_multiple};
-    into.value = {into.value_rows, stride_v_, format.row_multiple};
     into.key_components = into.key;
     numbers = stride_;
   } else {
-    into.key = kernel.pack_keys(key, first, count, call_.head_dim, into.key_rows);
-    into.value = kernel.pack_keys(value, first, count, call_.head_dim_v, into.value_rows);
-    into.key_components = kernel.pack_values(key, first, count, call_.head_dim, into.key_columns);
+    into.key = kernel.pack_keys(source, first, count, call_.head_dim, into.key_rows);
+    into.key_components =
+        kernel.pack_values(source, first, count, call_.head_dim, into.key_columns);
     numbers = format.depth(call_.head_dim);
   }
   into.finite = kernel.all_operands_finite(into.key_rows, format.rows(count) * numbers);
   std::fill_n(into.dkey, rows_ * stride_, T{0});
+}
+
+template <class T>
+void BackwardTile<T>::load_values(Keys& into, const RowSource& source, std::int64_t first,
+                                  std::int64_t count) const {
+  const kernel::KernelTable<T>& kernel = *call_.kernel;
+  if (kernel.format.reads_rows) {
+    kernel.pack_padded(source, first, count, call_.head_dim_v, rows_, stride_v_, into.value_rows);
+    into.value = {into.value_rows, stride_v_, kernel.format.row_multiple};
+  } else {
+    into.value = kernel.pack_keys(source, first, count, call_.head_dim_v, into.value_rows);
+  }
   std::fill_n(into.dvalue, rows_ * stride_v_, T{0});
 }
 

@@ -65,25 +65,26 @@ class BackwardTile {
   std::int64_t stride() const noexcept { return stride_; }      // of rows of head_dim, with padding
   std::int64_t stride_v() const noexcept { return stride_v_; }  // of rows of head_dim_v
 
-  // Rows first .. first + count of the sources; row(lane) are their RowNumbers.
+  // A panel of `count` queries, whose numbers are row(lane); then its rows, first .. first + count
+  // of a source.
   template <class Row>
-  void load(Queries& into, const RowSource& query, const RowSource& doutput, std::int64_t first,
-            std::int64_t count, const Row& row) {
-    begin(into, count);
+  void begin(Queries& into, std::int64_t count, const Row& row) const {
+    clear(into, count);
     for (std::int64_t lane = 0; lane < count; ++lane) set(into, lane, row(lane));
-    load_rows(into, query, doutput, first);
   }
-  void load(Keys& into, const RowSource& key, const RowSource& value, std::int64_t first,
-            std::int64_t count) const;
+  void load_query(Queries& into, const RowSource& source, std::int64_t first);
+  void load_doutput(Queries& into, const RowSource& source, std::int64_t first);
+  // A block of keys, then of their values.
+  void load_keys(Keys& into, const RowSource& source, std::int64_t first, std::int64_t count) const;
+  void load_values(Keys& into, const RowSource& source, std::int64_t first,
+                   std::int64_t count) const;
 
   // `b` says what is visible and what the terms are; false when no pair was visible.
   bool run(const Queries& queries, const Keys& keys, kernel::BackwardBlock<T>& b) const;
 
  private:
-  void begin(Queries& into, std::int64_t count) const;
+  void clear(Queries& into, std::int64_t count) const;
   void set(Queries& into, std::int64_t lane, const RowNumbers& row) const;
-  void load_rows(Queries& into, const RowSource& query, const RowSource& doutput,
-                 std::int64_t first);
   bool load_lanes(const Queries& into, const RowSource& source, std::int64_t first,
                   std::int64_t dim, std::int64_t stride, std::byte* lanes, std::byte* rows);
 

@@ -91,7 +91,8 @@ void BackwardWorker<T>::load_keys(const BackwardTask<T>& task) {
   for (std::int64_t begin = task.keys.begin; begin < task.keys.end; begin += step) {
     Block& block = blocks_[static_cast<std::size_t>(used_blocks_++)];
     block.keys = {begin, std::min(begin + step, task.keys.end)};
-    tile_.load(block, task.key, task.value, begin, block.keys.size());
+    tile_.load_keys(block, task.key, begin, block.keys.size());
+    tile_.load_values(block, task.value, begin, block.keys.size());
   }
 }
 
@@ -146,7 +147,9 @@ void BackwardWorker<T>::load_panel(const BackwardHead<T>& head, Panel& panel) {
     const std::int64_t n = panel.queries.first + lane;
     return typename BackwardTile<T>::RowNumbers{number_at(head.lse, n), head.delta[n]};
   };
-  tile_.load(panel, head.query, head.doutput, panel.queries.first, panel.queries.count, row);
+  tile_.begin(panel, panel.queries.count, row);
+  tile_.load_query(panel, head.query, panel.queries.first);
+  tile_.load_doutput(panel, head.doutput, panel.queries.first);
   if (call_.sums_bias_by_query()) std::fill_n(panel.dscore_sums, panel.width, T{0});
 }
 

@@ -18,6 +18,10 @@ inline double number_at(const RowSource& numbers, std::int64_t n) noexcept {
   return base::load_double(numbers.data, numbers.dtype, n * numbers.row_stride);
 }
 
+inline double component(const RowSource& rows, std::int64_t n, std::int64_t d) noexcept {
+  return base::load_double(rows.data, rows.dtype, n * rows.row_stride + d * rows.dim_stride);
+}
+
 // sum_d a[d] b[d] of row n, in float64; both have one dtype.
 inline double row_dot(const RowSource& a, const RowSource& b, std::int64_t n,
                       std::int64_t dim) noexcept {

@@ -7,11 +7,11 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 
 #include "base/round.h"
 #include "engine/attention_call.h"
+#include "engine/own_pair.h"
 #include "engine/rows.h"
 
 namespace longspan::engine {
@@ -48,6 +48,8 @@ struct GatheredHead {
   RowSource key;
   RowSource value;
   const T* key_factors = nullptr;  // [seqlen_k], of the rows of keys; null: 1
+  // A factor f is 1 / (a length of its row), so that df/drow = -f^3 row; from here on constant.
+  double constant_factor = 0;
   const mask::BoundMask* mask = nullptr;
   KeyNumbers numbers;
   bool hides_own_index = false;  // the pair of a query with the key of its index is an OwnPair
@@ -63,16 +65,6 @@ struct RunningRows {
   RowTarget lse;
 };
 
-// A pair that stands outside the phases and is merged last: a query and the key of its own index.
-template <class T>
-struct OwnPair {
-  const T* scores = nullptr;  // [seqlen], scale * query . key; null: there is no such pair
-  bool added = true;          // `score` is added to what the pair's score would be, or is it
-  double score = 0;
-  // How often the pair counts, 0 where it is hidden; asked only where it can matter.
-  const std::function<double(std::int64_t query)>* count = nullptr;
-};
-
 // The forward pass of such a head.
 template <class T>
 struct GatheredForward : GatheredHead<T> {
@@ -81,6 +73,17 @@ struct GatheredForward : GatheredHead<T> {
   OwnPair<T> own;
   bool first_phase = false;  // nothing is known yet: rows are not read
   bool last_phase = false;   // results are written
+};
+
+// The backward pass of such a head. Gradients are added to rows of T.
+template <class T>
+struct GatheredBackward : GatheredHead<T> {
+  RowSource doutput;
+  RowSource lse;             // of all phases, one number a row
+  const T* delta = nullptr;  // [seqlen_q]
+  RowTarget dquery;
+  RowTarget dkey;  // absent where keys are normalised queries: then added to dquery, too
+  RowTarget dvalue;
 };
 
 struct GatheredGroup {

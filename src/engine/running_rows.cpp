@@ -9,13 +9,11 @@
 
 #include "base/visit_dtype.h"
 #include "engine/finish_lane.h"
+#include "engine/own_pair.h"
 #include "partial/scalar_rule.h"
 
 namespace longspan::engine {
 namespace {
-
-// Past this distance the smaller of two parts has weight 0 in float64.
-constexpr double kFar = 750;
 
 template <class T>
 struct Lanes {  // (reference, sum) of a panel, and two numerators that tell the weights of a merge
@@ -133,18 +131,6 @@ class RowMerger {
     }
   }
 
-  double own_score(std::int64_t query) const {
-    if (!head_.own.added) return head_.own.score;
-    auto score = static_cast<double>(head_.own.scores[query]);
-    if (call_.softcap > 0) score = call_.softcap * std::tanh(score / call_.softcap);
-    if (call_.alibi_slopes.data != nullptr) {
-      const auto distance = static_cast<double>(head_.mask->query_position(head_.batch, query) -
-                                                head_.mask->key_position(query));
-      score -= call_.alibi_slopes.at(head_.batch, head_.head) * std::fabs(distance);
-    }
-    return score + head_.own.score;
-  }
-
   // 0 times what is not finite is NaN.
   bool own_value_is_finite(std::int64_t query) const {
     const RowSource& value = head_.value;
@@ -173,7 +159,7 @@ class RowMerger {
     LastStep step;
     double total = 1;
     if (head_.own.scores != nullptr) {
-      const double score = own_score(query);
+      const double score = own_score(call_, head_.own, head_.batch, head_.head, query).score;
       if (!(score < reference - kFar) || !own_value_is_finite(query)) {
         const double count = (*head_.own.count)(query);
         if (count > 0) {

@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/parallel_for.h"
 #include "engine/backward_plan.h"
+#include "engine/backward_tensors.h"
 #include "engine/backward_worker.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
@@ -26,61 +27,14 @@
 namespace longspan {
 namespace exact {
 
+using engine::BackwardTensors;
 using engine::bind_mask;
 using engine::check_call;
 using engine::CheckedCall;
 using engine::describe_call;
 using engine::log_line;
-using engine::ResultChecker;
-using engine::TensorAxes;
 
 namespace {
-
-struct BackwardTensors {  // absent ones have data == nullptr
-  TensorAxes output;
-  TensorAxes lse;
-  TensorAxes doutput;
-  TensorAxes dlse;
-  TensorAxes dquery;
-  TensorAxes dkey;
-  TensorAxes dvalue;
-  TensorView dbias;
-  TensorView dsinks;
-};
-
-BackwardTensors check_tensors(const CheckedCall& checked, const ConstPartial& result,
-                              const ConstPartial& dresult, const Gradients& into,
-                              const AttentionOptions& options) {
-  constexpr const char* kName = "attention_backward";
-  base::require(is_given(result.lse) || element_count(result.lse) == 0, [] {
-    return std::string(
-        "attention_backward: result.lse must be given: weights are computed from it");
-  });
-  base::require(result.output.dtype == dresult.output.dtype, [&] {
-    return std::string("attention_backward: doutput must be ") + name_of(result.output.dtype) +
-           " as the output; found " + name_of(dresult.output.dtype);
-  });
-  ResultChecker checker(kName, checked);
-  BackwardTensors t;
-  t.output = checker.output_input("output", result.output);
-  t.lse = checker.lse_input("lse", result.lse);
-  t.doutput = checker.output_input("doutput", dresult.output);
-  if (is_given(dresult.lse)) t.dlse = checker.lse_input("dlse", dresult.lse);
-  t.dquery = checker.gradient("dquery", into.query, "bshe");
-  t.dkey = checker.gradient("dkey", into.key, "bkge");
-  t.dvalue = checker.gradient("dvalue", into.value, "bkgd");
-  base::require(!is_given(into.bias) || is_given(options.bias), [] {
-    return std::string("attention_backward: dbias is asked for, but the call has no bias");
-  });
-  base::require(!is_given(into.sinks) || is_given(options.sinks), [] {
-    return std::string("attention_backward: dsinks are asked for, but the call has no sinks");
-  });
-  if (is_given(into.bias)) checker.gradient_like("dbias", into.bias, options.bias);
-  if (is_given(into.sinks)) checker.gradient_like("dsinks", into.sinks, options.sinks);
-  t.dbias = into.bias;
-  t.dsinks = into.sinks;
-  return t;
-}
 
 template <class T>
 class ExactBackward {
@@ -317,8 +271,8 @@ void attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorV
                         ConstPartial result, ConstPartial dresult, Gradients into,
                         const AttentionOptions& options, const Execution& execution) {
   const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
-  const exact::BackwardTensors tensors =
-      exact::check_tensors(checked, result, dresult, into, options);
+  const engine::BackwardTensors tensors =
+      engine::check_backward("attention_backward", checked, result, dresult, into, options);
   exact::with_backward(checked, options, execution, tensors, [&](auto& backward) {
     const base::CallLog log;
     backward.run();
@@ -332,16 +286,10 @@ AttentionPlan plan_attention_backward(ConstTensorView query, ConstTensorView key
                                       ConstTensorView value, const AttentionOptions& options,
                                       const Execution& execution) {
   const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
-  exact::BackwardTensors tensors;  // the plan asks which there are and of what type, no more
-  char present = 0;
-  for (exact::TensorAxes* tensor :
-       {&tensors.doutput, &tensors.dquery, &tensors.dkey, &tensors.dvalue}) {
-    tensor->data = &present;
-    tensor->dtype = query.dtype;
-  }
+  engine::BackwardTensors tensors = engine::planned_gradients(checked, /*with_key=*/true);
   if (is_given(options.bias)) {
     const ConstTensorView& bias = options.bias;
-    tensors.dbias = {&present, bias.dtype, bias.rank, bias.shape, bias.strides};
+    tensors.dbias = {tensors.dquery.data, bias.dtype, bias.rank, bias.shape, bias.strides};
   }
   return exact::with_backward(checked, options, execution, tensors,
                               [](auto& backward) { return backward.describe(); });

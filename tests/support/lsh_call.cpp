@@ -4,6 +4,7 @@
 // Calls of LSH attention.
 #include "support/lsh_call.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "support/compare.h"
@@ -35,6 +36,21 @@ double norm_of(const std::vector<double>& values) {
   return std::sqrt(squares);
 }
 
+// use(reference) with the buckets that hash_vectors() gives.
+template <class Use>
+auto with_reference(const LshInputs& inputs, const Use& use) {
+  const ConstTensorView query = inputs.query;
+  Tensor buckets(DType::kInt32, heads_first(query, {inputs.lsh.num_hashes}));
+  if (inputs.shared) {
+    hash_vectors(query, buckets, inputs.lsh, inputs.options.mask);
+    return use(reference::LshAttention(query, inputs.value, buckets, inputs.lsh, inputs.options));
+  }
+  Tensor key_buckets(DType::kInt32, heads_first(inputs.key, {inputs.lsh.num_hashes}));
+  hash_vectors(query, inputs.key, buckets, key_buckets, inputs.lsh, inputs.options.mask);
+  return use(reference::LshAttention(query, inputs.key, inputs.value, buckets, key_buckets,
+                                     inputs.lsh, inputs.options));
+}
+
 }  // namespace
 
 Output run_lsh_as(DType output, const LshInputs& inputs, const Execution& execution,
@@ -54,17 +70,76 @@ Output run_lsh(const LshInputs& inputs, const Execution& execution) {
 }
 
 reference::LshResult truth_of(const LshInputs& inputs) {
-  const ConstTensorView query = inputs.query;
-  Tensor buckets(DType::kInt32, heads_first(query, {inputs.lsh.num_hashes}));
-  if (inputs.shared) {
-    hash_vectors(query, buckets, inputs.lsh, inputs.options.mask);
-    return reference::LshAttention(query, inputs.value, buckets, inputs.lsh, inputs.options).all();
+  return with_reference(inputs, [](const reference::LshAttention& one) { return one.all(); });
+}
+
+reference::AttentionGradients gradient_truth_of(const LshInputs& inputs,
+                                                const Derivatives& derivatives) {
+  const reference::LshGradientResult found =
+      with_reference(inputs, [&](const reference::LshAttention& one) {
+        return one.gradients(derivatives.output, derivatives.lse);
+      });
+  const auto set = [](const reference::LshGradients& of) {
+    reference::GradientSet result;
+    result.query = of.query;
+    result.key = of.key;
+    result.value = of.value;
+    result.sinks = of.sinks;
+    return result;
+  };
+  reference::AttentionGradients truth;
+  truth.sum = set(found.sum);
+  truth.magnitude = set(found.magnitude);
+  for (const double lse : truth_of(inputs).lse) {
+    if (std::isfinite(lse)) truth.largest_lse = std::max(truth.largest_lse, std::fabs(lse));
   }
-  Tensor key_buckets(DType::kInt32, heads_first(inputs.key, {inputs.lsh.num_hashes}));
-  hash_vectors(query, inputs.key, buckets, key_buckets, inputs.lsh, inputs.options.mask);
-  return reference::LshAttention(query, inputs.key, inputs.value, buckets, key_buckets, inputs.lsh,
-                                 inputs.options)
-      .all();
+  return truth;
+}
+
+Derivatives normal_derivatives(const LshInputs& inputs, DType output, std::uint64_t seed) {
+  Random random(seed);
+  const ConstTensorView query = inputs.query, value = inputs.value;
+  return {Tensor(output, with_last(query, value.shape[value.rank - 1])).fill_normal(random),
+          Tensor(accumulator_of(query.dtype), heads_first(query, {})).fill_normal(random)};
+}
+
+GradientTensors run_lsh_backward(const LshInputs& inputs, const Output& result,
+                                 const Derivatives& derivatives, const Execution& execution) {
+  Inputs shapes;
+  shapes.query = inputs.query;
+  if (!inputs.shared) shapes.key = inputs.key;
+  shapes.value = inputs.value;
+  shapes.options = inputs.options;
+  GradientTensors gradients = make_gradients(shapes, result.output.view().dtype);
+  lsh_attention_backward(inputs.query, inputs.key_view(), inputs.value, {result.output, result.lse},
+                         {derivatives.output, derivatives.lse}, gradients.views(), inputs.lsh,
+                         inputs.options, execution);
+  return gradients;
+}
+
+testing::AssertionResult matches(const Gradients& gradients,
+                                 const reference::AttentionGradients& truth, DType row) {
+  using Values = std::vector<double> reference::GradientSet::*;
+  const struct {
+    const char* name;
+    TensorView view;
+    Values values;
+  } tensors[] = {{"dquery", gradients.query, &reference::GradientSet::query},
+                 {"dkey", gradients.key, &reference::GradientSet::key},
+                 {"dvalue", gradients.value, &reference::GradientSet::value},
+                 {"dsinks", gradients.sinks, &reference::GradientSet::sinks}};
+  for (const auto& tensor : tensors) {
+    if (!is_given(tensor.view)) continue;
+    GradientTolerance tolerance = gradient_tolerance_of(tensor.view.dtype, row);
+    tolerance.floor = tolerance.rel_l2;
+    // The reference takes its weights from an lse of float64, too.
+    tolerance.lse_step = truth.largest_lse * 0x1p-52;
+    const std::vector<double>& sum = truth.sum.*tensor.values;
+    const auto passes = gradient_matches(tensor.view, sum, truth.magnitude.*tensor.values,
+                                         tolerance, [&] { return sum; });
+    if (!passes) return testing::AssertionFailure() << tensor.name << ": " << passes.message();
+  }
+  return testing::AssertionSuccess();
 }
 
 // Outputs that cancel are held to the norm of the absolute terms. Kernels over bfloat16 round

@@ -9,6 +9,7 @@
 
 #include "longspan/lsh_attention.h"
 #include "reference/lsh_reference.h"
+#include "support/backward.h"
 #include "support/call.h"
 
 namespace longspan::test {
@@ -33,5 +34,15 @@ reference::LshResult truth_of(const LshInputs& inputs);
 // By the row of the table of this type.
 testing::AssertionResult matches(const Output& result, const reference::LshResult& truth,
                                  DType row);
+
+// Of shared vectors query is the gradient of query_key, and there is none of keys.
+GradientTensors run_lsh_backward(const LshInputs& inputs, const Output& result,
+                                 const Derivatives& derivatives, const Execution& execution = {});
+Derivatives normal_derivatives(const LshInputs& inputs, DType output, std::uint64_t seed);
+reference::AttentionGradients gradient_truth_of(const LshInputs& inputs,
+                                                const Derivatives& derivatives);
+// By the tolerances of `row`, of the sums of the absolute terms where terms cancel.
+testing::AssertionResult matches(const Gradients& gradients,
+                                 const reference::AttentionGradients& truth, DType row);
 
 }  // namespace longspan::test

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// The tensors of a backward call beside query, key and value, checked.
+#pragma once
+
+#include "engine/checked_call.h"
+#include "longspan/attention.h"
+#include "longspan/partial.h"
+
+namespace longspan::engine {
+
+struct BackwardTensors {  // absent ones have data == nullptr
+  TensorAxes output;
+  TensorAxes lse;
+  TensorAxes doutput;
+  TensorAxes dlse;
+  TensorAxes dquery;
+  TensorAxes dkey;
+  TensorAxes dvalue;
+  TensorView dbias;
+  TensorView dsinks;
+};
+
+// Throws as check_call() does; errors begin with `function`.
+BackwardTensors check_backward(const char* function, const CheckedCall& checked,
+                               const ConstPartial& result, const ConstPartial& dresult,
+                               const Gradients& into, const AttentionOptions& options);
+
+// For plans, which ask which there are and of what type, no more: query, key (where wanted) and
+// value in the query's dtype.
+BackwardTensors planned_gradients(const CheckedCall& checked, bool with_key);
+
+}  // namespace longspan::engine

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Meets panels with runs of keys, adds gradients to gathered rows.
+#include "engine/gathered_gradients.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/check.h"
+#include "base/visit_dtype.h"
+#include "engine/delta.h"
+
+namespace longspan::engine {
+namespace {
+
+// target[index[n]] += factor * rows[n].
+template <class T>
+void add_rows(const RowTarget& target, std::span<const std::int32_t> index, std::int64_t dim,
+              const T* rows, std::int64_t stride, T factor) {
+  auto* data = static_cast<T*>(target.data);
+  for (const std::int32_t n : index) {
+    T* to = data + n * target.row_stride;
+    if (target.dim_stride == 1) {
+      for (std::int64_t d = 0; d < dim; ++d) to[d] += factor * rows[d];
+    } else {
+      for (std::int64_t d = 0; d < dim; ++d) to[d * target.dim_stride] += factor * rows[d];
+    }
+    rows += stride;
+  }
+}
+
+// sum_d a[d] b[d] in sums that the compiler can take at once.
+template <class T, class E>
+T dot(const E* a, const T* b, std::int64_t dim) {
+  constexpr std::int64_t kSums = 16;
+  std::array<T, kSums> sums{};
+  std::int64_t d = 0;
+  for (; d + kSums <= dim; d += kSums) {
+    for (std::int64_t s = 0; s < kSums; ++s) {
+      sums[s] += static_cast<T>(base::to_float(a[d + s])) * b[d + s];
+    }
+  }
+  for (std::int64_t s = 0; d < dim; ++d, ++s)
+    sums[s] += static_cast<T>(base::to_float(a[d])) * b[d];
+  T total = 0;
+  for (const T sum : sums) total += sum;
+  return total;
+}
+
+}  // namespace
+
+template <class T>
+GatheredGradients<T>::GatheredGradients(const GatheredCall<T>& call, WantedGradients wanted,
+                                        std::byte* workspace)
+    : call_(call),
+      tiles_(call),
+      tile_(call, wanted, call.run_keys),
+      runs_(static_cast<std::size_t>(call.runs_kept)),
+      panels_(static_cast<std::size_t>(call.panels())) {
+  base::Carver carver(workspace);
+  carve(carver);
+}
+
+template <class T>
+std::size_t GatheredGradients<T>::workspace_bytes(const GatheredCall<T>& call) {
+  GatheredGradients counted(call, {}, nullptr);
+  base::Carver carver;
+  counted.carve(carver);
+  return carver.used();
+}
+
+template <class T>
+void GatheredGradients<T>::carve(base::Carver& carver) {
+  tiles_.carve(carver);
+  tile_.carve(carver);
+  for (Run& run : runs_) {
+    tile_.carve(carver, run);
+    run.numbers = carver.take<std::int32_t>(call_.columns * call_.run_keys);
+  }
+  for (Panel& panel : panels_) tile_.carve(carver, panel);
+  rows_ = carver.take<T>(tile_.width() * call_.head_dim);
+}
+
+template <class T>
+void GatheredGradients<T>::begin(const GatheredBackward<T>& head) {
+  head_ = &head;
+  tiles_.begin(head);
+}
+
+template <class T>
+void GatheredGradients<T>::run(const GatheredGroup& group) {
+  if (call_.stop.stop_requested()) {
+    base::fail(ErrorCode::kCancelled, "lsh_attention_backward: stopped on request");
+  }
+  load_queries(group);
+  for (const KeyRun& keys : group.runs) {
+    Run& run = load(keys);
+    for (std::int64_t p = 0; p < used_panels_; ++p) {
+      kernel::BackwardBlock<T> b;
+      meet(group, keys, run, panels_[p], b);
+    }
+  }
+  for (std::int64_t p = 0; p < used_panels_; ++p) add_dquery(panels_[p]);
+  if (call_.progress != nullptr) call_.progress->done += used_panels_;
+}
+
+template <class T>
+void GatheredGradients<T>::end() {
+  for (Run& run : runs_) unload(run);
+}
+
+template <class T>
+void GatheredGradients<T>::load_queries(const GatheredGroup& group) {
+  const std::span<const GatheredQueries> panels = tiles_.split(group);
+  used_panels_ = static_cast<std::int64_t>(panels.size());
+  for (std::int64_t p = 0; p < used_panels_; ++p) {
+    Panel& panel = panels_[p];
+    panel.place = panels[p];
+    const std::span<const std::int32_t> index = panel.place.queries;
+    const auto count = static_cast<std::int64_t>(index.size());
+    tile_.begin(panel, count, [&](std::int64_t lane) {
+      const std::int64_t n = index[lane];
+      return typename BackwardTile<T>::RowNumbers{number_at(head_->lse, n), head_->delta[n]};
+    });
+    tile_.load_query(panel, tiles_.gather(head_->query, index, call_.head_dim), 0);
+    tile_.load_doutput(panel, tiles_.gather(head_->doutput, index, call_.head_dim_v), 0);
+  }
+}
+
+template <class T>
+typename GatheredGradients<T>::Run& GatheredGradients<T>::load(const KeyRun& keys) {
+  Run& run = runs_[place_of_run(keys.tag, call_.runs_kept)];
+  if (run.used && run.tag == keys.tag) return run;
+  unload(run);
+  run.used = true;
+  run.tag = keys.tag;
+  run.index = keys.keys;
+  const auto count = static_cast<std::int64_t>(keys.keys.size());
+  tile_.load_keys(run, tiles_.gather_keys(keys.keys), 0, count);
+  tile_.load_values(run, tiles_.gather(head_->value, keys.keys, call_.head_dim_v), 0, count);
+  tiles_.load_numbers(keys.keys, run.numbers);
+  return run;
+}
+
+template <class T>
+void GatheredGradients<T>::meet(const GatheredGroup& group, const KeyRun& keys, Run& run,
+                                Panel& panel, kernel::BackwardBlock<T>& b) {
+  if (!tiles_.load_visible(group, keys, run.numbers, panel.place, b.visible)) return;
+  b.terms = tiles_.load_terms(keys, panel.place);
+  run.met |= tile_.run(panel, run, b);
+}
+
+template <class T>
+void GatheredGradients<T>::add_dquery(const Panel& panel) {
+  if (head_->dquery.data == nullptr) return;
+  std::array<T, kernel::kMaxWidth> factors;
+  factors.fill(static_cast<T>(call_.scale));
+  call_.kernel->write_rows({rows_, kDTypeOf<T>, call_.head_dim, 1}, 0, panel.count, call_.head_dim,
+                           panel.width, panel.dquery_lanes, factors.data());
+  add_rows(head_->dquery, panel.place.queries, call_.head_dim, rows_, call_.head_dim, T{1});
+}
+
+template <class T>
+void GatheredGradients<T>::unload(Run& run) {
+  if (run.used && run.met) {
+    if (head_->dvalue.data != nullptr) {
+      add_rows(head_->dvalue, run.index, call_.head_dim_v, run.dvalue, tile_.stride_v(), T{1});
+    }
+    if (head_->dkey.data != nullptr) {
+      add_rows(head_->dkey, run.index, call_.head_dim, run.dkey, tile_.stride(),
+               static_cast<T>(call_.scale));
+    } else if (head_->key_factors != nullptr && head_->dquery.data != nullptr) {
+      add_shared_keys(run);
+    }
+  }
+  run.used = run.met = false;
+}
+
+// A key is f row: drow = f dkey - f^3 (row . dkey) row, the second part where f hangs on the row.
+template <class T>
+void GatheredGradients<T>::add_shared_keys(const Run& run) {
+  const std::int64_t dim = call_.head_dim;
+  const auto scale = static_cast<T>(call_.scale);
+  const RowSource dense = tiles_.gather(head_->key, run.index, dim);
+  base::visit_floating(dense.dtype, [&](auto tag) {
+    const auto* row = static_cast<const decltype(tag)*>(dense.data);
+    T* dkey = run.dkey;
+    for (const std::int32_t n : run.index) {
+      // What nobody saw adds nothing, whatever the row holds.
+      const bool unseen = !run.finite && std::all_of(dkey, dkey + dim, [](T x) { return x == 0; });
+      const T factor = unseen ? T{0} : head_->key_factors[n];
+      if (!unseen && static_cast<double>(factor) < head_->constant_factor) {
+        const T along = factor * factor * dot(row, dkey, dim);
+        for (std::int64_t d = 0; d < dim; ++d) {
+          dkey[d] -= along * static_cast<T>(base::to_float(row[d]));
+        }
+      }
+      add_rows(head_->dquery, {&n, 1}, dim, dkey, 0, scale * factor);
+      row += dim;
+      dkey += tile_.stride();
+    }
+  });
+}
+
+template class GatheredGradients<float>;
+template class GatheredGradients<double>;
+
+}  // namespace longspan::engine

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Rounds, masks and sizes of a call.
+#include "lsh/lsh_call.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+#include <string>
+
+#include "base/check.h"
+#include "base/parallel_for.h"
+#include "base/visit_dtype.h"
+#include "engine/call_setup.h"
+#include "engine/panel_rows.h"
+#include "lsh/checked_options.h"
+#include "lsh/padding.h"
+
+namespace longspan::lsh {
+namespace {
+
+using engine::CheckedCall;
+
+// Terms that say which keys are near, alone: what the local window holds whoever is visible.
+Mask local_terms(const Mask& mask, const std::array<std::int64_t, 2>& sides) {
+  Mask local = window(sides[0], sides[1]);
+  for (const MaskTerm& term : mask.terms()) {
+    if (term.kind == MaskKind::kDocuments) local = local & Mask(term);
+  }
+  return local;
+}
+
+RoundsShape shape_of_rounds(const CheckedCall& checked, bool shared) {
+  return {checked.batch,    checked.num_heads, checked.num_heads_kv,
+          checked.seqlen_q, checked.seqlen_k,  shared};
+}
+
+bool sees(const mask::BoundMask& mask, std::int64_t b, std::int64_t h, std::int64_t i) {
+  std::uint64_t word = 0;
+  mask.fill_bits(b, h, {i, 1}, {i, 1}, {&word, 1});
+  return word != 0;
+}
+
+}  // namespace
+
+CheckedCall check_lsh_call(const char* function, const ConstTensorView& query,
+                           const ConstTensorView& key, const ConstTensorView& value,
+                           const LshOptions& options, const AttentionOptions& attention,
+                           const Execution& execution) {
+  const Vectors vectors = is_given(key) ? Vectors::kSeparate : Vectors::kShared;
+  check_options(function, options, vectors);
+  check_scores(function, attention, vectors);
+  const CheckedCall checked =
+      engine::check_call(query, is_given(key) ? key : query, value, attention, execution);
+  base::require(checked.seqlen_q <= INT32_MAX && checked.seqlen_k <= INT32_MAX, [&] {
+    return std::string(function) + ": seqlen must stay below 2^31; found query " +
+           shape_string(query) + ", value " + shape_string(value);
+  });
+  return checked;
+}
+
+template <class T>
+LshCall<T>::LshCall(const Tensors& tensors, const LshOptions& options,
+                    const AttentionOptions& attention, const Execution& execution, DType operands,
+                    bool panels_by_depth)
+    : tensors_(tensors),
+      options_(options),
+      attention_(attention),
+      execution_(execution),
+      kernel_(kernel::choose_kernel(execution.kernel)),
+      mask_(attention.mask, attention.query_offset, engine::shape_of(tensors.checked),
+            !shared() || is_given(attention.alibi_slopes),
+            shared() ? "alibi" : "lsh_attention of separate query and key"),
+      rounds_(options, shape_of_rounds(tensors.checked, shared())),
+      factors_(bucket_factors("lsh_attention", options, tensors.checked.seqlen_k)) {
+  bind_masks();
+  engine::describe_call(tensors.checked, attention, execution, kernel_.template table<T>(operands),
+                        mask_, call_);
+  if (shared()) call_.scale = score_scale(options.key_norm, tensors.checked.head_dim);
+  choose_sizes(panels_by_depth);
+}
+
+template <class T>
+void LshCall<T>::bind_masks() {
+  const mask::CallShape shape = engine::shape_of(checked());
+  const bool positions = !shared() || is_given(attention_.alibi_slopes);
+  if (options_.local_window) {
+    const auto [left, right] = *options_.local_window;
+    local_.emplace(attention_.mask & window(left, right), attention_.query_offset, shape,
+                   positions);
+    local_only_.emplace(local_terms(attention_.mask, *options_.local_window),
+                        attention_.query_offset, shape);
+  }
+  if (shared() && options_.self_overrides_padding) {
+    own_.emplace(without_padding(attention_.mask), attention_.query_offset, shape);
+  }
+}
+
+// Choices that change bits hang on shapes and the kernel alone.
+template <class T>
+void LshCall<T>::choose_sizes(bool panels_by_depth) {
+  constexpr std::int64_t kPanels = 8;
+  constexpr std::int64_t kRunsKept = 16;
+  const kernel::KernelTable<T>& kernel = *call_.kernel;
+  const std::int64_t multiple = panels_by_depth ? kernel.format.depth_multiple : 1;
+  const std::int64_t widest =
+      engine::choose_panel_rows(kernel, std::int64_t{kernel.lanes} * kernel.vectors, 0, multiple);
+  const std::int64_t chunk = std::clamp<std::int64_t>(
+      options_.chunk_len, 1, std::max<std::int64_t>(checked().seqlen_k, 1));
+  call_.group_queries = groups_are_chunks() ? std::min(chunk, kPanels * widest) : kPanels * widest;
+  call_.rows_per_panel = groups_are_chunks()
+                             ? engine::choose_panel_rows(kernel, call_.group_queries, 0, multiple)
+                             : widest;
+  call_.run_keys =
+      rounds_.whole_buckets() || local_ ? kernel.key_block : std::min(kernel.key_block, chunk);
+  call_.runs_kept =
+      std::clamp<std::int64_t>(Groups::runs_of_window(rounds_, call_.run_keys), 1, kRunsKept);
+  call_.columns = Groups::columns(rounds_, rounds_.count() - 1);
+  call_.element_bytes = static_cast<std::int64_t>(size_of(checked().query.dtype));
+}
+
+template <class T>
+Groups LshCall<T>::make_groups() const {
+  return Groups(rounds_, {call_.group_queries, call_.run_keys},
+                local_only_ ? &*local_only_ : nullptr);
+}
+
+template <class T>
+void LshCall<T>::carve(base::Carver& carver) {
+  rounds_.carve(carver);
+  if (shared()) key_factor_ = carver.take<T>(lists() * checked().seqlen_k);
+  if (!shared()) places_ = carver.take<std::int64_t>(checked().batch * checked().seqlen_q);
+  if (local_) all_ = carver.take<std::int32_t>(std::max(checked().seqlen_q, checked().seqlen_k));
+}
+
+// With what hashing and sorting allocate.
+template <class T>
+std::size_t LshCall<T>::bytes(int threads, std::size_t shared,
+                              std::size_t per_thread) const noexcept {
+  return shared + static_cast<std::size_t>(threads) * per_thread +
+         rounds_.sorting_bytes(threads, checked().head_dim, factors_.columns, sizeof(T));
+}
+
+template <class T>
+int LshCall<T>::choose_threads(const char* function, std::int64_t tasks, std::size_t shared,
+                               std::size_t per_thread) const {
+  int threads = base::resolve_threads(execution_.threads, tasks);
+  const std::size_t limit = execution_.memory_limit;
+  while (limit > 0 && threads > 1 && bytes(threads, shared, per_thread) > limit) --threads;
+  base::require(
+      limit == 0 || bytes(threads, shared, per_thread) <= limit,
+      [&] {
+        return std::string(function) + ": no plan fits memory_limit; the least workspace is " +
+               std::to_string(bytes(threads, shared, per_thread)) + " bytes, the limit " +
+               std::to_string(limit);
+      },
+      ErrorCode::kOutOfMemory);
+  return threads;
+}
+
+template <class T>
+void LshCall<T>::sort(int threads) {
+  Execution sorting = execution_;
+  sorting.threads = threads;
+  sorting.memory_limit = 0;  // kept by the plan
+  rounds_.sort(tensors_.query, tensors_.key, attention_.mask, places_of_queries(), sorting);
+  if (local_) std::iota(all_, all_ + std::max(checked().seqlen_q, checked().seqlen_k), 0);
+}
+
+template <class T>
+std::span<const std::int64_t> LshCall<T>::places_of_queries() {
+  if (shared()) return {};
+  const std::int64_t rows = checked().batch * checked().seqlen_q;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    places_[row] = mask_.query_place(row / checked().seqlen_q, row % checked().seqlen_q);
+  }
+  return {places_, static_cast<std::size_t>(rows)};
+}
+
+template <class T>
+typename LshCall<T>::RowLength LshCall<T>::length_of(const engine::RowSource& rows,
+                                                     std::int64_t n) const {
+  const std::int64_t dim = checked().head_dim;
+  RowLength length;
+  length.squares = base::visit_floating(rows.dtype, [&](auto tag) {
+    const auto* row = static_cast<const decltype(tag)*>(rows.data) + n * rows.row_stride;
+    const std::int64_t stride = rows.dim_stride;
+    if (stride == 1) {
+      return sum_of_squares([&](std::int64_t d) { return double{base::to_float(row[d])}; }, dim);
+    }
+    return sum_of_squares([&](std::int64_t d) { return double{base::to_float(row[d * stride])}; },
+                          dim);
+  });
+  if (shared()) length.factor = key_factor(length.squares, dim, options_.key_norm);
+  return length;
+}
+
+template <class T>
+void LshCall<T>::for_rows(
+    int threads, const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& body) const {
+  constexpr std::int64_t kTaskRows = 256;
+  const std::int64_t seqlen = checked().seqlen_q;
+  const std::int64_t parts = base::ceil_div(seqlen, kTaskRows);
+  base::parallel_for(checked().batch * parts, threads, [&](std::int64_t task, int) {
+    const std::int64_t b = task / parts, begin = task % parts * kTaskRows;
+    for (std::int64_t n = begin; n < std::min(begin + kTaskRows, seqlen); ++n) {
+      for (std::int64_t h = 0; h < checked().num_heads; ++h) body(b, h, n);
+    }
+  });
+}
+
+template <class T>
+T LshCall<T>::measure_shared(std::int64_t b, std::int64_t h, std::int64_t n) {
+  const RowLength length = length_of(checked().query.source(b, h), n);
+  key_factor_[(b * checked().num_heads + h) * checked().seqlen_q + n] =
+      static_cast<T>(length.factor);
+  return static_cast<T>(std::fabs(call_.scale) * length.squares * length.factor);
+}
+
+template <class T>
+void LshCall<T>::describe(std::int64_t b, std::int64_t h, std::int64_t phase,
+                          engine::GatheredHead<T>& head) const {
+  head.batch = b;
+  head.head = h;
+  head.query = checked().query.source(b, h);
+  head.key = checked().key.source(b, rounds_.head_kv(h));
+  head.value = checked().value.source(b, rounds_.head_kv(h));
+  head.mask = &mask_;
+  head.hides_own_index = shared();
+  if (shared()) {
+    head.key_factors = key_factor_ + (b * checked().num_heads + h) * checked().seqlen_q;
+    head.constant_factor = constant_factor(options_.key_norm);
+  }
+  if (is_local(phase)) {
+    head.mask = &*local_;
+  } else {
+    head.numbers = {rounds_.key_numbers(b, h), rounds_.count(),
+                    Groups::columns(rounds_, round_of(phase))};
+  }
+}
+
+template <class T>
+void LshCall<T>::emit(std::int64_t b, std::int64_t h, std::int64_t phase, mask::Range places,
+                      Groups& groups, const Groups::Body& body) const {
+  if (is_local(phase)) {
+    const auto count = static_cast<std::size_t>(std::max(checked().seqlen_q, checked().seqlen_k));
+    groups.of_mask(b, h, places, *local_, {all_, count}, body);
+  } else {
+    groups.of_round(b, h, round_of(phase), places, body);
+  }
+}
+
+template <class T>
+engine::OwnPair<T> LshCall<T>::own_pair() const {
+  engine::OwnPair<T> own;
+  own.added = options_.self_rule == SelfRule::kAdded;
+  own.score = options_.self_score;
+  return own;
+}
+
+template <class T>
+double LshCall<T>::own_count(std::int64_t b, std::int64_t h, std::int64_t i) const {
+  if (!sees(own_ ? *own_ : mask_, b, h, i)) return 0;
+  if (local_only_ && sees(*local_only_, b, h, i)) return 1;
+  return rounds_.own_occurrences(b, h, i);
+}
+
+template <class T>
+double LshCall<T>::pairs_of_list() const {
+  const auto queries = static_cast<double>(checked().seqlen_q);
+  const auto keys = static_cast<double>(checked().seqlen_k);
+  const auto rounds = static_cast<double>(rounds_.count());
+  double window = std::min(keys, static_cast<double>(rounds_.options().chunk_len) *
+                                     static_cast<double>(rounds_.window()));
+  if (rounds_.options().whole_buckets) window = keys / static_cast<double>(factors_.buckets);
+  double pairs = rounds * queries * window;
+  for (std::int64_t begin = 0; local_ && begin < checked().seqlen_q; begin += call_.group_queries) {
+    const mask::Range seen = local_->visible_keys(
+        0, 0, {begin, std::min(begin + call_.group_queries, checked().seqlen_q)});
+    pairs += static_cast<double>(seen.size() * call_.group_queries);
+  }
+  return pairs;
+}
+
+template <class T>
+LshPlan LshCall<T>::describe_plan(double dims) const {
+  LshPlan plan;
+  plan.kernel = kernel_.name;
+  plan.num_hashes = rounds_.count();
+  plan.num_buckets = factors_.factors;
+  plan.num_chunks = rounds_.chunks();
+  plan.flop = 2.0 * dims * static_cast<double>(lists()) * pairs_of_list();
+  return plan;
+}
+
+template <class T>
+std::string LshCall<T>::log_line(const char* function, const LshPlan& plan) const {
+  const CheckedCall& call = checked();
+  return std::string(function) + " " + name_of(call.query.dtype) + ", query " +
+         shape_string(tensors_.query) + ", value head_dim " + std::to_string(call.head_dim_v) +
+         ", kernel " + plan.kernel + ", " + std::to_string(plan.threads) + " threads, " +
+         std::to_string(plan.num_hashes) + " rounds of " + std::to_string(plan.num_chunks) +
+         " chunks";
+}
+
+template class LshCall<float>;
+template class LshCall<double>;
+
+}  // namespace longspan::lsh

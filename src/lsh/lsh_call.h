@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// What is the same for a whole call of LSH attention, forward or backward: the rounds, the masks,
+// and how a head is said in the words of the engine. A call has phases, one after the other: the
+// local window, when there is one, then the rounds.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+
+#include "base/buffer.h"
+#include "engine/checked_call.h"
+#include "engine/gathered_call.h"
+#include "kernels/registry.h"
+#include "longspan/lsh_attention.h"
+#include "lsh/bucket_rule.h"
+#include "lsh/groups.h"
+#include "lsh/key_factor.h"
+#include "lsh/rounds.h"
+
+namespace longspan::lsh {
+
+// Checks options, query, key (absent: shared) and value.
+engine::CheckedCall check_lsh_call(const char* function, const ConstTensorView& query,
+                                   const ConstTensorView& key, const ConstTensorView& value,
+                                   const LshOptions& options, const AttentionOptions& attention,
+                                   const Execution& execution);
+
+template <class T>
+class LshCall {
+ public:
+  struct Tensors {
+    ConstTensorView query;
+    ConstTensorView key;  // absent: shared
+    const engine::CheckedCall& checked;
+  };
+  struct RowLength {
+    double squares = 0;  // of its numbers, their sum
+    double factor = 1;   // that makes a key of it
+  };
+
+  // `operands`: what the kernel is chosen for. `panels_by_depth`: products sum over the queries of
+  // panels. The arguments must outlive the call.
+  LshCall(const Tensors& tensors, const LshOptions& options, const AttentionOptions& attention,
+          const Execution& execution, DType operands, bool panels_by_depth);
+  LshCall(const LshCall&) = delete;
+  LshCall& operator=(const LshCall&) = delete;
+
+  const engine::CheckedCall& checked() const noexcept { return tensors_.checked; }
+  const engine::GatheredCall<T>& engine_call() const noexcept { return call_; }
+  engine::GatheredCall<T>& engine_call() noexcept { return call_; }
+  const Rounds& rounds() const noexcept { return rounds_; }
+  bool shared() const noexcept { return !is_given(tensors_.key); }
+  // Groups are the queries of one chunk.
+  bool groups_are_chunks() const noexcept {
+    return shared() && !rounds_.options().whole_buckets && !local_;
+  }
+  std::int64_t lists() const noexcept { return checked().batch * checked().num_heads; }
+  std::int64_t phases() const noexcept { return rounds_.count() + (local_ ? 1 : 0); }
+  bool is_local(std::int64_t phase) const noexcept { return local_ && phase == 0; }
+  const mask::BoundMask* local_mask() const noexcept { return local_ ? &*local_ : nullptr; }
+  std::int64_t round_of(std::int64_t phase) const noexcept { return phase - (local_ ? 1 : 0); }
+  Groups make_groups() const;
+
+  void carve(base::Carver& carver);
+  // With what carve() takes and `per_thread` bytes for each thread: what the call allocates.
+  std::size_t bytes(int threads, std::size_t shared, std::size_t per_thread) const noexcept;
+  // As many threads as there are tasks for and as the memory limit allows.
+  int choose_threads(const char* function, std::int64_t tasks, std::size_t shared,
+                     std::size_t per_thread) const;
+
+  void sort(int threads);
+  RowLength length_of(const engine::RowSource& rows, std::int64_t n) const;
+  // A part of the rows of queries at a time, heads of a position one after the other, whose rows
+  // stand together: body(b, h, n).
+  void for_rows(int threads,
+                const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& body) const;
+  // Of a shared row: its factor as a key, which is kept, and its score with itself.
+  T measure_shared(std::int64_t b, std::int64_t h, std::int64_t n);
+
+  // What a head is in a phase.
+  void describe(std::int64_t b, std::int64_t h, std::int64_t phase,
+                engine::GatheredHead<T>& head) const;
+  // The groups of that head at these places: of the order of a round, or positions.
+  void emit(std::int64_t b, std::int64_t h, std::int64_t phase, mask::Range places, Groups& groups,
+            const Groups::Body& body) const;
+  // The pair of a position with itself; without scores and count.
+  engine::OwnPair<T> own_pair() const;
+  // How often a position counts itself: once in its local window, else in every window of chunks.
+  double own_count(std::int64_t b, std::int64_t h, std::int64_t i) const;
+
+  // What plans of both directions say; 2 FLOP for each pair and component, `dims` components.
+  LshPlan describe_plan(double dims) const;
+  std::string log_line(const char* function, const LshPlan& plan) const;
+
+ private:
+  void bind_masks();
+  void choose_sizes(bool panels_by_depth);
+  std::span<const std::int64_t> places_of_queries();
+  double pairs_of_list() const;
+
+  const Tensors tensors_;
+  const LshOptions& options_;
+  const AttentionOptions& attention_;
+  const Execution& execution_;
+  const kernel::Kernel& kernel_;
+  mask::BoundMask mask_;
+  std::optional<mask::BoundMask> local_;       // the mask and the local window
+  std::optional<mask::BoundMask> local_only_;  // the window alone
+  std::optional<mask::BoundMask> own_;         // what decides whether a position sees itself
+  Rounds rounds_;
+  BucketFactors factors_;
+  engine::GatheredCall<T> call_;
+  T* key_factor_ = nullptr;         // [batch][num_heads][seqlen], of shared vectors
+  std::int64_t* places_ = nullptr;  // [batch][seqlen_q], of separate queries
+  std::int32_t* all_ = nullptr;     // 0, 1, 2, ..., with a local window
+};
+
+}  // namespace longspan::lsh

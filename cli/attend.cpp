@@ -111,6 +111,10 @@ std::vector<AttentionPlan> plan_passes(const AttendOptions& options, const Atten
   if (options.lsh) {
     plans.push_back(common_plan(plan_lsh_attention(call.query, key_of(call), call.value, call.lsh,
                                                    call.options, execution)));
+    if (options.backward) {
+      plans.push_back(common_plan(plan_lsh_attention_backward(call.query, key_of(call), call.value,
+                                                              call.lsh, call.options, execution)));
+    }
     return plans;
   }
   plans.push_back(plan_attention(call.query, call.key, call.value, call.options, execution));
@@ -272,8 +276,14 @@ void compute_and_write(const AttendOptions& options, AttendInputs& inputs, Atten
   });
   if (result.backward) {
     run_pass("attend: backward", options, execution, *result.backward, [&](const Execution& with) {
-      attention_backward(call.query, call.key, call.value, outputs.result(),
-                         {call.doutput, call.dlse}, outputs.gradients(), call.options, with);
+      const ConstPartial derivatives{call.doutput, call.dlse};
+      if (options.lsh) {
+        lsh_attention_backward(call.query, key_of(call), call.value, outputs.result(), derivatives,
+                               outputs.gradients(), call.lsh, call.options, with);
+      } else {
+        attention_backward(call.query, call.key, call.value, outputs.result(), derivatives,
+                           outputs.gradients(), call.options, with);
+      }
     });
   }
   write_output(options.output, outputs.named(),

@@ -49,8 +49,11 @@ AttendOutputs::AttendOutputs(const AttendOptions& options, const AttendCall& cal
 }
 
 void AttendOutputs::add_gradients(const AttendCall& call) {
-  slots_.push_back({"dquery", dtype_, shape_of(in_layout(call.query, bhsd_)), true, {}});
-  slots_.push_back({"dkey", dtype_, shape_of(in_layout(call.key, bhsd_)), true, {}});
+  const char* query = call.shared ? "dquery_key" : "dquery";
+  slots_.push_back({query, dtype_, shape_of(in_layout(call.query, bhsd_)), true, {}});
+  if (!call.shared) {
+    slots_.push_back({"dkey", dtype_, shape_of(in_layout(call.key, bhsd_)), true, {}});
+  }
   slots_.push_back({"dvalue", dtype_, shape_of(in_layout(call.value, bhsd_)), true, {}});
   const auto add = [&](const char* name, const ConstTensorView& input) {
     if (!is_given(input)) return;
@@ -104,7 +107,9 @@ TensorView AttendOutputs::view(const std::string& name) const {
 Partial AttendOutputs::result() const { return {view("output"), view("lse")}; }
 
 Gradients AttendOutputs::gradients() const {
-  return {view("dquery"), view("dkey"), view("dvalue"), view("dbias"), view("dsinks")};
+  const bool shared = find("dquery_key") != nullptr;
+  return {view(shared ? "dquery_key" : "dquery"), view("dkey"), view("dvalue"), view("dbias"),
+          view("dsinks")};
 }
 
 std::vector<io::NamedTensor> AttendOutputs::named() const {

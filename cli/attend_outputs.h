@@ -27,7 +27,8 @@ class AttendOutputs {
   void check_derivatives(const AttendInputs& inputs) const;
 
   void allocate();
-  // For the library; gradients are absent without --backward.
+  // For the library; gradients are absent without --backward, that of the key where it is the
+  // query.
   Partial result() const;
   Gradients gradients() const;
   // In the file's axes, in the order of the file; the output comes first.

@@ -159,9 +159,6 @@ void check_lsh_options(const AttendOptions& options) {
                                                           : "--preset";
     refuse(name + ": expected --method lsh with it, found --method exact", "--method lsh");
   }
-  if (options.backward) {
-    refuse("--backward: --method lsh has no gradients in this version", "--method exact has them");
-  }
   if (options.dropout > 0) refuse("--dropout: expected none with --method lsh");
   if (options.query_chunk > 0 || options.key_chunk > 0) {
     refuse("--query-chunk, --key-chunk: expected none with --method lsh", "--chunk-len is its own");

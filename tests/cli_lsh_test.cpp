@@ -27,8 +27,7 @@ class CliLshGolden : public testing::TestWithParam<std::string> {};
 
 TEST_P(CliLshGolden, Attend) {
   const GoldenCase golden = load_golden("lsh", GetParam());
-  std::string options = golden.metadata.at("options");
-  if (const auto at = options.find("--backward"); at != std::string::npos) options.erase(at);
+  const std::string options = golden.metadata.at("options");
   const TemporaryFolder folder;
   std::vector<std::string> words = {
       "attend", std::string(LONGSPAN_GOLDEN_DIR) + "/lsh/" + GetParam() + ".safetensors", "-o",
@@ -40,9 +39,17 @@ TEST_P(CliLshGolden, Attend) {
   const bool float64 = golden.find("query_key").dtype == DType::kFloat64;
   EXPECT_TRUE(
       within_rel_l2(result.numbers("output"), golden.numbers("output"), float64 ? 5e-12 : 2e-6));
-  if (golden.tensors.count("lse") == 0) return;
-  EXPECT_TRUE(within_elementwise(result.numbers("lse"), golden.numbers("lse"),
-                                 float64 ? 5e-12 : 2e-6, float64 ? 1e-13 : 1e-6));
+  if (golden.tensors.count("lse") != 0) {
+    EXPECT_TRUE(within_elementwise(result.numbers("lse"), golden.numbers("lse"),
+                                   float64 ? 5e-12 : 2e-6, float64 ? 1e-13 : 1e-6));
+  }
+  const bool backward = options.find("--backward") != std::string::npos;
+  EXPECT_EQ(result.tensors.count("dquery_key"), backward ? 1u : 0u);
+  EXPECT_EQ(result.tensors.count("dkey"), 0u);
+  if (!backward) return;
+  const double tolerance = float64 ? 5e-12 : 1e-5;
+  EXPECT_TRUE(within_rel_l2(result.numbers("dquery_key"), golden.numbers("dquery_key"), tolerance));
+  EXPECT_TRUE(within_rel_l2(result.numbers("dvalue"), golden.numbers("dvalue"), tolerance));
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, CliLshGolden, testing::ValuesIn(names()),
@@ -126,7 +133,7 @@ TEST_F(CliLsh, RefusesWhatDoesNotGoTogether) {
   expect(2, "--chunk-len 64", "--method lsh");
   expect(2, "--whole-buckets", "--method lsh");
   expect(2, "--preset lab", "--method lsh");
-  expect(2, "--method lsh --backward", "gradients");
+  expect(3, "--method lsh --backward", "doutput");
   expect(2, "--method lsh --dropout 0.5", "--dropout");
   expect(2, "--method lsh --scale 0.5", "--scale");
   expect(2, "--method lsh --key-chunk 64", "--key-chunk");

@@ -41,13 +41,12 @@ BackwardTensors check_backward(const char* function, const CheckedCall& checked,
 }
 
 BackwardTensors planned_gradients(const CheckedCall& checked, bool with_key) {
-  static char present = 0;  // never read
+  const DType dtype = checked.query.dtype;
   BackwardTensors tensors;
-  for (TensorAxes* tensor : {&tensors.doutput, &tensors.dquery, &tensors.dkey, &tensors.dvalue}) {
-    if (tensor == &tensors.dkey && !with_key) continue;
-    tensor->data = &present;
-    tensor->dtype = checked.query.dtype;
-  }
+  tensors.doutput = planned_tensor(dtype, checked.num_heads, checked.head_dim_v);
+  tensors.dquery = planned_tensor(dtype, checked.num_heads, checked.head_dim);
+  if (with_key) tensors.dkey = planned_tensor(dtype, checked.num_heads_kv, checked.head_dim);
+  tensors.dvalue = planned_tensor(dtype, checked.num_heads_kv, checked.head_dim_v);
   return tensors;
 }
 

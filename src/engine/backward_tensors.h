@@ -27,8 +27,8 @@ BackwardTensors check_backward(const char* function, const CheckedCall& checked,
                                const ConstPartial& result, const ConstPartial& dresult,
                                const Gradients& into, const AttentionOptions& options);
 
-// For plans, which ask which there are and of what type, no more: query, key (where wanted) and
-// value in the query's dtype.
+// For plans, which ask which there are, of what type and how they lie, no more: those of query, key
+// (where wanted) and value, in the query's dtype, rows of all heads together.
 BackwardTensors planned_gradients(const CheckedCall& checked, bool with_key);
 
 }  // namespace longspan::engine

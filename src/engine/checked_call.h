@@ -55,6 +55,9 @@ struct TensorAxes {
   RowTarget target(std::int64_t batch, std::int64_t head) const noexcept;
 };
 
+// For plans: a tensor that is there but never read, rows of all heads together.
+TensorAxes planned_tensor(DType dtype, std::int64_t heads, std::int64_t dim) noexcept;
+
 struct NamedExtent {
   const char* name;
   base::Extent extent;

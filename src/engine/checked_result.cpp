@@ -31,6 +31,11 @@ RowTarget TensorAxes::target(std::int64_t batch, std::int64_t head) const noexce
   return {first_row(*this, batch, head), dtype, seqlen_stride, dim_stride};
 }
 
+TensorAxes planned_tensor(DType dtype, std::int64_t heads, std::int64_t dim) noexcept {
+  static char present = 0;
+  return {&present, dtype, 0, heads * dim, 0, 1};
+}
+
 TensorAxes ResultChecker::check_axes(const char* name, const ConstTensorView& view,
                                      const char* axes) const {
   TensorAxes result{const_cast<void*>(view.data), view.dtype, 0, 0, 0, 0};

@@ -34,60 +34,57 @@ template <class T>
 class LshForward {
  public:
   LshForward(const typename LshCall<T>::Tensors& tensors, const LshOptions& options,
-             const AttentionOptions& attention, const Execution& execution, DType output)
+             const AttentionOptions& attention, const Execution& execution, const Results& results)
       : lsh_(tensors, options, attention, execution, tensors.checked.query.dtype,
              /*panels_by_depth=*/false),
         checked_(tensors.checked),
-        copies_output_(output != engine::kDTypeOf<T>) {
+        results_(results),
+        numerator_(results.output.target(0, 0), checked_.seqlen_q, checked_.head_dim_v) {
     constexpr std::int64_t kTaskQueries = 1024;
     const std::int64_t chunk = options.chunk_len, group = lsh_.engine_call().group_queries;
     const std::int64_t unit = lsh_.groups_are_chunks() && chunk < kTaskQueries ? chunk : group;
     task_queries_ =
         base::round_up(std::min(kTaskQueries, std::max<std::int64_t>(checked_.seqlen_q, 1)), unit);
-    base::Carver counted;
-    carve(counted);
-    shared_bytes_ = counted.used();
     worker_bytes_ = base::round_up(engine::GatheredWorker<T>::workspace_bytes(lsh_.engine_call()),
                                    base::kAlignment);
-    threads_ = lsh_.choose_threads(kFunction, tasks(), shared_bytes_, worker_bytes_);
+    threads_ = lsh_.choose_threads(kFunction, lsh_.lists() * tasks_of_list(),
+                                   [&](int threads) { return total_bytes(threads); });
   }
 
-  LshPlan describe() const {
+  LshPlan describe() {
     LshPlan plan = lsh_.describe_plan(static_cast<double>(checked_.head_dim + checked_.head_dim_v));
     plan.threads = threads_;
-    plan.tasks = tasks();
-    plan.workspace_bytes = lsh_.bytes(threads_, shared_bytes_, worker_bytes_);
+    plan.tasks = lsh_.lists() * tasks_of_list();
+    plan.workspace_bytes = total_bytes(threads_);
     return plan;
   }
+  std::string log_line() { return lsh_.log_line(kFunction, describe()); }
 
-  std::string log_line() const { return lsh_.log_line(kFunction, describe()); }
-
-  void run(const Results& results) {
-    const base::Buffer workspace(shared_bytes_ +
-                                 static_cast<std::size_t>(threads_) * worker_bytes_);
+  void run() {
+    const base::Buffer workspace(workspace_bytes(threads_));
     base::Carver carver(workspace.data());
-    carve(carver);
+    carve(carver, at_once(threads_));
     std::vector<Worker> workers;
     workers.reserve(static_cast<std::size_t>(threads_));
     for (int w = 0; w < threads_; ++w) {
-      workers.emplace_back(
-          lsh_, workspace.data() + shared_bytes_ + static_cast<std::size_t>(w) * worker_bytes_);
+      workers.emplace_back(lsh_, carver.take<std::byte>(static_cast<std::int64_t>(worker_bytes_)));
     }
     lsh_.sort(threads_);
-    measure_rows();
     const engine::GatheredCall<T>& call = lsh_.engine_call();
     if (call.progress != nullptr) {
       call.progress->total +=
           lsh_.phases() * lsh_.lists() * base::ceil_div(checked_.seqlen_q, call.rows_per_panel);
     }
-    for (std::int64_t phase = 0; phase < lsh_.phases(); ++phase) {
-      base::parallel_for(tasks(), threads_, [&](std::int64_t task, int w) {
-        attend(results, phase, task, workers[static_cast<std::size_t>(w)]);
-      });
+    const std::int64_t step = at_once(threads_);
+    for (std::int64_t first = 0; first < lsh_.groups(); first += step) {
+      lsh_.open(first, std::min(step, lsh_.groups() - first), threads_);
+      measure_rows();
+      for (std::int64_t phase = 0; phase < lsh_.phases(); ++phase) run_phase(phase, workers);
     }
   }
 
  private:
+  using List = typename LshCall<T>::List;
   struct Worker {
     Worker(const LshCall<T>& call, std::byte* memory)
         : engine(call.engine_call(), memory), groups(call.make_groups()) {}
@@ -98,40 +95,51 @@ class LshForward {
   std::int64_t tasks_of_list() const noexcept {
     return base::ceil_div(checked_.seqlen_q, task_queries_);
   }
-  std::int64_t tasks() const noexcept { return lsh_.lists() * tasks_of_list(); }
+  std::int64_t at_once(int threads) const noexcept {
+    return lsh_.groups_at_once(threads, lsh_.lists_of_group() * tasks_of_list());
+  }
 
-  void carve(base::Carver& carver) {
-    lsh_.carve(carver);
-    const std::int64_t rows = lsh_.lists() * checked_.seqlen_q;
-    bounds_ = carver.take<T>(rows);
-    reference_ = carver.take<T>(rows);
-    sum_ = carver.take<T>(rows);
-    if (copies_output_) numerator_ = carver.take<T>(rows * checked_.head_dim_v);
+  void carve(base::Carver& carver, std::int64_t open_groups) {
+    lsh_.carve(carver, open_groups);
+    const std::int64_t lists = open_groups * lsh_.lists_of_group();
+    bounds_ = carver.take<T>(lists * checked_.seqlen_q);
+    reference_ = carver.take<T>(lists * checked_.seqlen_q);
+    sum_ = carver.take<T>(lists * checked_.seqlen_q);
+    numerator_.carve(carver, lists);
+  }
+
+  std::size_t workspace_bytes(int threads) {
+    base::Carver counted;
+    carve(counted, at_once(threads));
+    return counted.used() + static_cast<std::size_t>(threads) * worker_bytes_;
+  }
+  std::size_t total_bytes(int threads) {
+    return workspace_bytes(threads) + lsh_.sorting_bytes(threads);
   }
 
   // Factors of keys, and bounds of scores: with itself a row of shared vectors has its largest, by
   // Cauchy and Schwarz, since keys are no longer than 1; else the longest key says it.
   void measure_rows() {
-    std::vector<double> longest(static_cast<std::size_t>(lsh_.shared() ? 0 : lsh_.lists()));
+    std::vector<double> longest(static_cast<std::size_t>(lsh_.shared() ? 0 : lsh_.open_groups()));
     base::parallel_for(static_cast<std::int64_t>(longest.size()), threads_,
-                       [&](std::int64_t list, int) { longest[list] = longest_key(list); });
+                       [&](std::int64_t group, int) {
+                         longest[group] = longest_key(lsh_.list_at(group * lsh_.lists_of_group()));
+                       });
     const double scale = std::fabs(lsh_.engine_call().scale);
-    lsh_.for_rows(threads_, [&](std::int64_t b, std::int64_t h, std::int64_t n) {
-      const std::int64_t list = b * checked_.num_heads + h;
-      T& bound = bounds_[list * checked_.seqlen_q + n];
+    lsh_.for_rows(threads_, [&](const List& list, std::int64_t n) {
+      T& bound = bounds_[lsh_.row_of(list, n)];
       if (lsh_.shared()) {
-        bound = lsh_.measure_shared(b, h, n);
+        bound = lsh_.measure_shared(list, n);
       } else {
-        const double squares = lsh_.length_of(checked_.query.source(b, h), n).squares;
-        bound = static_cast<T>(scale * std::sqrt(squares) * longest[list]);
+        const double squares = lsh_.length_of(lsh_.query_rows(list), n).squares;
+        bound = static_cast<T>(scale * std::sqrt(squares) * longest[list.group_place]);
       }
     });
   }
 
   // That is finite.
-  double longest_key(std::int64_t list) const {
-    const std::int64_t b = list / checked_.num_heads, h = list % checked_.num_heads;
-    const engine::RowSource key = checked_.key.source(b, lsh_.rounds().head_kv(h));
+  double longest_key(const List& list) const {
+    const engine::RowSource key = lsh_.key_rows(list);
     double longest = 0;
     for (std::int64_t n = 0; n < checked_.seqlen_k; ++n) {
       const double length = std::sqrt(lsh_.length_of(key, n).squares);
@@ -140,66 +148,66 @@ class LshForward {
     return longest;
   }
 
-  void attend(const Results& results, std::int64_t phase, std::int64_t task, Worker& worker) {
-    const std::int64_t list = task / tasks_of_list();
-    const std::int64_t b = list / checked_.num_heads, h = list % checked_.num_heads;
-    const std::int64_t begin = task % tasks_of_list() * task_queries_;
-    const mask::Range places{begin, std::min(begin + task_queries_, checked_.seqlen_q)};
+  void run_phase(std::int64_t phase, std::vector<Worker>& workers) {
+    const std::int64_t tasks = tasks_of_list();
+    base::parallel_for(lsh_.open_lists() * tasks, threads_, [&](std::int64_t task, int w) {
+      const std::int64_t begin = task % tasks * task_queries_;
+      attend(lsh_.list_at(task / tasks), phase,
+             {begin, std::min(begin + task_queries_, checked_.seqlen_q)},
+             workers[static_cast<std::size_t>(w)]);
+    });
+  }
+
+  void attend(const List& list, std::int64_t phase, mask::Range places, Worker& worker) {
     engine::GatheredForward<T> head;
-    lsh_.describe(b, h, phase, head);
-    describe_rows(results, list, head);
+    lsh_.describe(list, phase, head);
+    describe_rows(list, head);
     head.first_phase = phase == 0;
     head.last_phase = phase == lsh_.phases() - 1;
     const std::function<double(std::int64_t)> own = [&](std::int64_t i) {
-      return lsh_.own_count(b, h, i);
+      return lsh_.own_count(list, i);
     };
     head.own.count = &own;
     worker.engine.begin(head);
-    lsh_.emit(b, h, phase, places, worker.groups,
+    lsh_.emit(list, phase, places, worker.groups,
               [&](const engine::GatheredGroup& group) { worker.engine.run(group); });
   }
 
-  void describe_rows(const Results& results, std::int64_t list,
-                     engine::GatheredForward<T>& head) const {
-    const std::int64_t row = list * checked_.seqlen_q;
+  void describe_rows(const List& list, engine::GatheredForward<T>& head) const {
+    const std::int64_t row = lsh_.row_of(list, 0);
     head.bounds = bounds_ + row;
     head.rows.reference = reference_ + row;
     head.rows.sum = sum_ + row;
-    head.rows.output = results.output.target(head.batch, head.head);
-    head.rows.lse = results.lse.target(head.batch, head.head);
-    head.rows.numerator = head.rows.output;
-    if (copies_output_) {
-      head.rows.numerator = {numerator_ + row * checked_.head_dim_v, engine::kDTypeOf<T>,
-                             checked_.head_dim_v, 1};
-    }
+    head.rows.output = results_.output.target(list.b, list.h);
+    head.rows.lse = results_.lse.target(list.b, list.h);
+    head.rows.numerator = numerator_.rows(list.place, head.rows.output);
     head.own = lsh_.own_pair();
     if (lsh_.shared()) head.own.scores = head.bounds;
   }
 
   LshCall<T> lsh_;
   const CheckedCall& checked_;
-  bool copies_output_;
+  const Results& results_;
+  engine::ListSums<T> numerator_;
   std::int64_t task_queries_ = 1;
-  std::size_t shared_bytes_ = 0;
   std::size_t worker_bytes_ = 0;
   int threads_ = 1;
-  T* bounds_ = nullptr;     // [batch][num_heads][seqlen_q]
+  T* bounds_ = nullptr;     // [open lists][seqlen_q]
   T* reference_ = nullptr;  // likewise
   T* sum_ = nullptr;
-  T* numerator_ = nullptr;  // [batch][num_heads][seqlen_q][head_dim_v]
 };
 
 // body(LshForward<T>&) with the T in which this dtype is computed.
 template <class Body>
 auto with_forward(const ConstTensorView& query, const ConstTensorView& key,
                   const CheckedCall& checked, const LshOptions& options,
-                  const AttentionOptions& attention, const Execution& execution, DType output,
-                  const Body& body) {
+                  const AttentionOptions& attention, const Execution& execution,
+                  const Results& results, const Body& body) {
   if (checked.query.dtype == DType::kFloat64) {
-    LshForward<double> forward({query, key, checked}, options, attention, execution, output);
+    LshForward<double> forward({query, key, checked}, options, attention, execution, results);
     return body(forward);
   }
-  LshForward<float> forward({query, key, checked}, options, attention, execution, output);
+  LshForward<float> forward({query, key, checked}, options, attention, execution, results);
   return body(forward);
 }
 
@@ -215,12 +223,11 @@ void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView v
   lsh::Results results;
   results.output = checker.output(result.output);
   results.lse = checker.lse(result.lse);
-  lsh::with_forward(query, key, checked, options, attention, execution, result.output.dtype,
-                    [&](auto& forward) {
-                      const base::CallLog log;
-                      forward.run(results);
-                      log.write([&] { return forward.log_line(); });
-                    });
+  lsh::with_forward(query, key, checked, options, attention, execution, results, [](auto& forward) {
+    const base::CallLog log;
+    forward.run();
+    log.write([&] { return forward.log_line(); });
+  });
 }
 
 LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
@@ -228,7 +235,10 @@ LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTens
                            const Execution& execution) {
   const lsh::CheckedCall checked =
       lsh::check_lsh_call(lsh::kFunction, query, key, value, options, attention, execution);
-  return lsh::with_forward(query, key, checked, options, attention, execution, query.dtype,
+  lsh::Results results;  // the plan asks how they lie, no more
+  results.output =
+      engine::planned_tensor(checked.query.dtype, checked.num_heads, checked.head_dim_v);
+  return lsh::with_forward(query, key, checked, options, attention, execution, results,
                            [](auto& forward) { return forward.describe(); });
 }
 

@@ -33,56 +33,6 @@ using engine::RowTarget;
 
 constexpr const char* kFunction = "lsh_attention_backward";
 
-// Sums of T over all rounds: the gradient itself, or a copy that is rounded to it at the end.
-template <class T>
-class GradientSum {
- public:
-  GradientSum(const engine::TensorAxes& into, std::int64_t batch, std::int64_t heads,
-              std::int64_t seqlen, std::int64_t dim)
-      : into_(into), batch_(batch), heads_(heads), seqlen_(seqlen), dim_(dim) {}
-
-  bool wanted() const noexcept { return into_.data != nullptr; }
-  void carve(base::Carver& carver) {
-    if (copies()) copy_ = carver.take<T>(batch_ * heads_ * seqlen_ * dim_);
-  }
-  RowTarget rows(std::int64_t b, std::int64_t h) const noexcept {
-    if (!copies()) return into_.target(b, h);
-    return {copy_ + (b * heads_ + h) * seqlen_ * dim_, engine::kDTypeOf<T>, dim_, 1};
-  }
-  // row(d) for every component of row n.
-  template <class Number>
-  void set(std::int64_t b, std::int64_t h, std::int64_t n, const Number& number) const {
-    if (!wanted()) return;
-    const RowTarget target = rows(b, h);
-    T* row = static_cast<T*>(target.data) + n * target.row_stride;
-    for (std::int64_t d = 0; d < dim_; ++d) row[d * target.dim_stride] = number(d);
-  }
-  void clear(int threads) const {
-    for_lists(threads, [&](std::int64_t b, std::int64_t h) {
-      for (std::int64_t n = 0; n < seqlen_; ++n) set(b, h, n, [](std::int64_t) { return T{0}; });
-    });
-  }
-  void finish(const kernel::KernelTable<T>& kernel, int threads) const {
-    if (!copies()) return;
-    for_lists(threads, [&](std::int64_t b, std::int64_t h) {
-      kernel.store_rows(into_.target(b, h), 0, seqlen_, dim_,
-                        static_cast<const T*>(rows(b, h).data), dim_, T{1});
-    });
-  }
-
- private:
-  bool copies() const noexcept { return wanted() && into_.dtype != engine::kDTypeOf<T>; }
-  template <class Body>
-  void for_lists(int threads, const Body& body) const {
-    base::parallel_for(batch_ * heads_, threads,
-                       [&](std::int64_t list, int) { body(list / heads_, list % heads_); });
-  }
-
-  engine::TensorAxes into_;
-  std::int64_t batch_, heads_, seqlen_, dim_;
-  T* copy_ = nullptr;
-};
-
 template <class T>
 class LshBackward {
  public:
@@ -93,12 +43,10 @@ class LshBackward {
              /*panels_by_depth=*/true),
         checked_(inputs.checked),
         tensors_(tensors),
-        dquery_(tensors.dquery, checked_.batch, checked_.num_heads, checked_.seqlen_q,
-                checked_.head_dim),
-        dkey_(tensors.dkey, checked_.batch, checked_.num_heads_kv, checked_.seqlen_k,
-              checked_.head_dim),
-        dvalue_(tensors.dvalue, checked_.batch, checked_.num_heads_kv, checked_.seqlen_k,
-                checked_.head_dim_v) {
+        doutput_(tensors.doutput.source(0, 0), checked_.seqlen_q, checked_.head_dim_v),
+        dquery_(tensors.dquery.target(0, 0), checked_.seqlen_q, checked_.head_dim),
+        dkey_(tensors.dkey.target(0, 0), checked_.seqlen_k, checked_.head_dim),
+        dvalue_(tensors.dvalue.target(0, 0), checked_.seqlen_k, checked_.head_dim_v) {
     engine::GatheredCall<T>& call = lsh_.engine_call();
     call.element_bytes =
         std::max(call.element_bytes, static_cast<std::int64_t>(size_of(tensors.doutput.dtype)));
@@ -106,46 +54,47 @@ class LshBackward {
       local_shares_.emplace(lsh_.rounds(), *local, call.run_keys);
     }
     round_shares_.emplace(lsh_.rounds());
-    base::Carver counted;
-    carve(counted);
-    shared_bytes_ = counted.used();
+    for (const auto& turn : round_shares_->turns()) {
+      longest_turn_ = std::max(longest_turn_, static_cast<std::int64_t>(turn.size()));
+    }
     worker_bytes_ =
         base::round_up(engine::GatheredGradients<T>::workspace_bytes(call), base::kAlignment);
-    threads_ = lsh_.choose_threads(kFunction, tasks(), shared_bytes_, worker_bytes_);
+    threads_ = lsh_.choose_threads(kFunction, lsh_.groups() * longest_turn_,
+                                   [&](int threads) { return total_bytes(threads); });
   }
 
-  LshPlan describe() const {
+  LshPlan describe() {
     LshPlan plan =
         lsh_.describe_plan(static_cast<double>(3 * checked_.head_dim + 2 * checked_.head_dim_v));
     plan.threads = threads_;
-    plan.tasks = tasks();
-    plan.workspace_bytes = lsh_.bytes(threads_, shared_bytes_, worker_bytes_);
+    plan.tasks = lsh_.groups() * longest_turn_;
+    plan.workspace_bytes = total_bytes(threads_);
     return plan;
   }
-  std::string log_line() const { return lsh_.log_line(kFunction, describe()); }
+  std::string log_line() { return lsh_.log_line(kFunction, describe()); }
 
   void run() {
-    const base::Buffer workspace(shared_bytes_ +
-                                 static_cast<std::size_t>(threads_) * worker_bytes_);
+    const base::Buffer workspace(workspace_bytes(threads_));
     base::Carver carver(workspace.data());
-    carve(carver);
+    const std::int64_t step = lsh_.groups_at_once(threads_, longest_turn_);
+    carve(carver, step);
     std::vector<Worker> workers;
     workers.reserve(static_cast<std::size_t>(threads_));
     for (int w = 0; w < threads_; ++w) {
-      workers.emplace_back(
-          lsh_, wanted(),
-          workspace.data() + shared_bytes_ + static_cast<std::size_t>(w) * worker_bytes_);
+      workers.emplace_back(lsh_, wanted(),
+                           carver.take<std::byte>(static_cast<std::int64_t>(worker_bytes_)));
     }
     lsh_.sort(threads_);
-    prepare_rows();
     const engine::GatheredCall<T>& call = lsh_.engine_call();
     if (call.progress != nullptr) {
       call.progress->total +=
           lsh_.phases() * lsh_.lists() * base::ceil_div(checked_.seqlen_q, call.rows_per_panel);
     }
-    for (std::int64_t phase = 0; phase < lsh_.phases(); ++phase) run_phase(phase, workers);
-    for (const GradientSum<T>* sum : {&dquery_, &dkey_, &dvalue_}) {
-      sum->finish(*call.kernel, threads_);
+    for (std::int64_t first = 0; first < lsh_.groups(); first += step) {
+      lsh_.open(first, std::min(step, lsh_.groups() - first), threads_);
+      begin_rows();
+      for (std::int64_t phase = 0; phase < lsh_.phases(); ++phase) run_phase(phase, workers);
+      end_rows();
     }
     if (is_given(tensors_.dsinks)) {
       engine::reduce_sinks(checked_, tensors_.lse, delta_, tensors_.dsinks);
@@ -153,6 +102,7 @@ class LshBackward {
   }
 
  private:
+  using List = typename LshCall<T>::List;
   struct Worker {
     Worker(const LshCall<T>& call, engine::WantedGradients wanted, std::byte* memory)
         : engine(call.engine_call(), wanted, memory), groups(call.make_groups()) {}
@@ -171,82 +121,115 @@ class LshBackward {
     return {dquery_.wanted(), lsh_.shared() ? dquery_.wanted() : dkey_.wanted(), dvalue_.wanted()};
   }
 
-  void carve(base::Carver& carver) {
-    lsh_.carve(carver);
-    const std::int64_t rows = lsh_.lists() * checked_.seqlen_q;
-    delta_ = carver.take<T>(rows);
-    if (lsh_.shared()) own_scores_ = carver.take<T>(rows);
-    for (GradientSum<T>* sum : {&dquery_, &dkey_, &dvalue_}) sum->carve(carver);
+  void carve(base::Carver& carver, std::int64_t open_groups) {
+    const std::int64_t open_lists = open_groups * lsh_.lists_of_group();
+    lsh_.carve(carver, open_groups);
+    delta_ = carver.take<T>(lsh_.lists() * checked_.seqlen_q);
+    if (lsh_.shared()) own_scores_ = carver.take<T>(open_lists * checked_.seqlen_q);
+    doutput_.carve(carver, open_lists);
+    dquery_.carve(carver, open_lists);
+    dkey_.carve(carver, open_groups);
+    dvalue_.carve(carver, open_groups);
   }
 
-  std::int64_t lists_kv() const noexcept { return checked_.batch * checked_.num_heads_kv; }
-  // Of the longest turn.
-  std::int64_t tasks() const noexcept {
-    std::size_t most = 0;
-    for (const auto& turn : round_shares_->turns()) most = std::max(most, turn.size());
-    return lists_kv() * static_cast<std::int64_t>(most);
+  std::size_t workspace_bytes(int threads) {
+    base::Carver counted;
+    carve(counted, lsh_.groups_at_once(threads, longest_turn_));
+    return counted.used() + static_cast<std::size_t>(threads) * worker_bytes_;
+  }
+  std::size_t total_bytes(int threads) {
+    return workspace_bytes(threads) + lsh_.sorting_bytes(threads);
+  }
+
+  T* delta_of(const List& list) const noexcept {
+    return delta_ + (list.b * checked_.num_heads + list.h) * checked_.seqlen_q;
+  }
+  RowSource doutput_rows(const List& list) const noexcept {
+    return doutput_.rows(list.place, tensors_.doutput.source(list.b, list.h));
+  }
+  RowTarget dquery_rows(const List& list) const noexcept {
+    return dquery_.rows(list.place, tensors_.dquery.target(list.b, list.h));
+  }
+  RowTarget dkey_rows(const List& list) const noexcept {
+    return dkey_.rows(list.group_place, tensors_.dkey.target(list.b, list.head_kv));
+  }
+  RowTarget dvalue_rows(const List& list) const noexcept {
+    return dvalue_.rows(list.group_place, tensors_.dvalue.target(list.b, list.head_kv));
   }
 
   // delta of every row, and what its pair with itself adds: the first of all sums.
-  void prepare_rows() {
-    if (!lsh_.shared()) {
-      for (const GradientSum<T>* sum : {&dquery_, &dkey_, &dvalue_}) sum->clear(threads_);
-    }
-    lsh_.for_rows(threads_, [&](std::int64_t b, std::int64_t h, std::int64_t n) {
-      const std::int64_t at = (b * checked_.num_heads + h) * checked_.seqlen_q + n;
-      const RowSource dlse = tensors_.dlse.source(b, h);
-      double delta = engine::row_dot(tensors_.output.source(b, h), tensors_.doutput.source(b, h), n,
+  void begin_rows() {
+    if (!lsh_.shared()) clear_keys();
+    lsh_.for_rows(threads_, [&](const List& list, std::int64_t n) {
+      doutput_.load(list.place, tensors_.doutput.source(list.b, list.h), n, n + 1);
+      const RowSource dlse = tensors_.dlse.source(list.b, list.h);
+      double delta = engine::row_dot(tensors_.output.source(list.b, list.h), doutput_rows(list), n,
                                      checked_.head_dim_v);
       if (dlse.data != nullptr) delta -= engine::number_at(dlse, n);
-      delta_[at] = static_cast<T>(delta);
-      if (!lsh_.shared()) return;
-      own_scores_[at] = lsh_.measure_shared(b, h, n);
-      set_own(b, h, n, delta);
+      delta_of(list)[n] = static_cast<T>(delta);
+      if (lsh_.shared()) {
+        own_scores_[lsh_.row_of(list, n)] = lsh_.measure_shared(list, n);
+        set_own(list, n, delta);
+      } else {
+        set_row(dquery_rows(list), n, checked_.head_dim, [](std::int64_t) { return 0.0; });
+      }
     });
+  }
+
+  void clear_keys() const {
+    base::parallel_for(lsh_.open_groups(), threads_, [&](std::int64_t group, int) {
+      const List list = lsh_.list_at(group * lsh_.lists_of_group());
+      for (std::int64_t n = 0; n < checked_.seqlen_k; ++n) {
+        set_row(dkey_rows(list), n, checked_.head_dim, [](std::int64_t) { return 0.0; });
+        set_row(dvalue_rows(list), n, checked_.head_dim_v, [](std::int64_t) { return 0.0; });
+      }
+    });
+  }
+
+  template <class Number>
+  static void set_row(const RowTarget& target, std::int64_t n, std::int64_t dim,
+                      const Number& number) {
+    if (target.data == nullptr) return;
+    T* row = static_cast<T*>(target.data) + n * target.row_stride;
+    for (std::int64_t d = 0; d < dim; ++d) row[d * target.dim_stride] = static_cast<T>(number(d));
   }
 
   // query . key of a row with itself is f |row|^2 with f the factor of the key, which is
   // 1 / length, so that its gradient is f (2 - f^2 |row|^2) row, or 2 f row where f is constant.
-  void set_own(std::int64_t b, std::int64_t h, std::int64_t n, double delta) const {
-    const RowSource query = checked_.query.source(b, h);
-    const RowSource doutput = tensors_.doutput.source(b, h);
-    const double weight = own_weight(b, h, n);
+  void set_own(const List& list, std::int64_t n, double delta) const {
+    const RowSource query = lsh_.query_rows(list), doutput = doutput_rows(list);
+    const engine::OwnScore score = own_score(list, n);
+    const double weight = own_weight(list, n, score.score);
     double dquery = 0;
-    if (weight != 0) {  // NaN, too
-      const double dweight = dot_of(doutput, checked_.value.source(b, h), n);
+    if (weight != 0 && score.slope != 0) {  // NaN, too
+      double dweight = 0;
+      for (std::int64_t d = 0; d < checked_.head_dim_v; ++d) {
+        dweight +=
+            engine::component(doutput, n, d) * engine::component(lsh_.value_rows(list), n, d);
+      }
       const auto [squares, factor] = lsh_.length_of(query, n);
       const bool constant = factor >= constant_factor(lsh_.rounds().options().key_norm);
       const double bent = constant ? 2 : 2 - factor * factor * squares;
-      const double slope = own_score(b, h, n).slope * lsh_.engine_call().scale;
-      if (slope != 0) dquery = weight * (dweight - delta) * slope * factor * bent;
+      dquery = weight * (dweight - delta) * score.slope * lsh_.engine_call().scale * factor * bent;
     }
-    dquery_.set(b, h, n, [&](std::int64_t d) {
-      return dquery == 0 ? T{0} : static_cast<T>(dquery * engine::component(query, n, d));
+    set_row(dquery_rows(list), n, checked_.head_dim, [&](std::int64_t d) {
+      return dquery == 0 ? 0 : dquery * engine::component(query, n, d);
     });
-    dvalue_.set(b, h, n, [&](std::int64_t d) {
-      return weight == 0 ? T{0} : static_cast<T>(weight * engine::component(doutput, n, d));
+    set_row(dvalue_rows(list), n, checked_.head_dim_v, [&](std::int64_t d) {
+      return weight == 0 ? 0 : weight * engine::component(doutput, n, d);
     });
   }
 
-  double dot_of(const RowSource& a, const RowSource& b, std::int64_t n) const {
-    double sum = 0;
-    for (std::int64_t d = 0; d < checked_.head_dim_v; ++d) {
-      sum += engine::component(a, n, d) * engine::component(b, n, d);
-    }
-    return sum;
-  }
-
-  engine::OwnScore own_score(std::int64_t b, std::int64_t h, std::int64_t n) const {
+  engine::OwnScore own_score(const List& list, std::int64_t n) const {
     engine::OwnPair<T> own = lsh_.own_pair();
-    own.scores = own_scores_ + (b * checked_.num_heads + h) * checked_.seqlen_q;
-    return engine::own_score(lsh_.engine_call(), own, b, h, n);
+    own.scores = own_scores_ + lsh_.row_of(list, 0);
+    return engine::own_score(lsh_.engine_call(), own, list.b, list.h, n);
   }
 
-  double own_weight(std::int64_t b, std::int64_t h, std::int64_t n) const {
-    const double lse = engine::number_at(tensors_.lse.source(b, h), n);
-    const double score = own_score(b, h, n).score;
+  double own_weight(const List& list, std::int64_t n, double score) const {
+    const double lse = engine::number_at(tensors_.lse.source(list.b, list.h), n);
     if ((std::isinf(lse) && lse < 0) || score < lse - engine::kFar) return 0;
-    const double count = lsh_.own_count(b, h, n);
+    const double count = lsh_.own_count(list, n);
     if (count == 0) return 0;
     // Rounded as lse is: where a row sees itself alone, both are equal.
     return std::exp(static_cast<double>(static_cast<T>(score + std::log(count))) - lse);
@@ -254,52 +237,63 @@ class LshBackward {
 
   void run_phase(std::int64_t phase, std::vector<Worker>& workers) const {
     const KeyShares& shares = lsh_.is_local(phase) ? *local_shares_ : *round_shares_;
+    const std::int64_t round = std::max<std::int64_t>(lsh_.round_of(phase), 0);
     for (const std::vector<std::int64_t>& turn : shares.turns()) {
       const auto size = static_cast<std::int64_t>(turn.size());
-      base::parallel_for(lists_kv() * size, threads_, [&](std::int64_t task, int w) {
-        const std::int64_t b = task / size / checked_.num_heads_kv;
-        const std::int64_t head_kv = task / size % checked_.num_heads_kv;
-        const std::int64_t group = checked_.num_heads / checked_.num_heads_kv;
+      base::parallel_for(lsh_.open_groups() * size, threads_, [&](std::int64_t task, int w) {
         const std::int64_t share = turn[static_cast<std::size_t>(task % size)];
-        for (std::int64_t h = head_kv * group; h < (head_kv + 1) * group; ++h) {
-          const mask::Range places =
-              shares.places(b, h, std::max<std::int64_t>(lsh_.round_of(phase), 0), share);
-          run_share(b, h, phase, places, workers[static_cast<std::size_t>(w)]);
+        for (std::int64_t g = 0; g < lsh_.lists_of_group(); ++g) {
+          const List list = lsh_.list_at(task / size * lsh_.lists_of_group() + g);
+          run_share(list, phase, shares.places(list.b, list.h, round, share),
+                    workers[static_cast<std::size_t>(w)]);
         }
       });
     }
   }
 
-  void run_share(std::int64_t b, std::int64_t h, std::int64_t phase, mask::Range places,
-                 Worker& worker) const {
+  void run_share(const List& list, std::int64_t phase, mask::Range places, Worker& worker) const {
     engine::GatheredBackward<T> head;
-    lsh_.describe(b, h, phase, head);
-    head.doutput = tensors_.doutput.source(b, h);
-    head.lse = tensors_.lse.source(b, h);
-    head.delta = delta_ + (b * checked_.num_heads + h) * checked_.seqlen_q;
-    const std::int64_t head_kv = lsh_.rounds().head_kv(h);
-    head.dquery = dquery_.rows(b, h);
-    if (!lsh_.shared()) head.dkey = dkey_.rows(b, head_kv);
-    head.dvalue = dvalue_.rows(b, head_kv);
+    lsh_.describe(list, phase, head);
+    head.doutput = doutput_rows(list);
+    head.lse = tensors_.lse.source(list.b, list.h);
+    head.delta = delta_of(list);
+    head.dquery = dquery_rows(list);
+    head.dkey = dkey_rows(list);
+    head.dvalue = dvalue_rows(list);
     worker.engine.begin(head);
-    lsh_.emit(b, h, phase, places, worker.groups,
+    lsh_.emit(list, phase, places, worker.groups,
               [&](const engine::GatheredGroup& group) { worker.engine.run(group); });
     worker.engine.end();
+  }
+
+  void end_rows() const {
+    const kernel::KernelTable<T>& kernel = *lsh_.engine_call().kernel;
+    base::parallel_for(lsh_.open_lists(), threads_, [&](std::int64_t place, int) {
+      const List list = lsh_.list_at(place);
+      dquery_.store(kernel, list.place, tensors_.dquery.target(list.b, list.h), 0,
+                    checked_.seqlen_q);
+      if (place % lsh_.lists_of_group() != 0) return;
+      dkey_.store(kernel, list.group_place, tensors_.dkey.target(list.b, list.head_kv), 0,
+                  checked_.seqlen_k);
+      dvalue_.store(kernel, list.group_place, tensors_.dvalue.target(list.b, list.head_kv), 0,
+                    checked_.seqlen_k);
+    });
   }
 
   LshCall<T> lsh_;
   const CheckedCall& checked_;
   const BackwardTensors& tensors_;
-  GradientSum<T> dquery_;
-  GradientSum<T> dkey_;  // of separate keys
-  GradientSum<T> dvalue_;
+  engine::ListRows doutput_;
+  engine::ListSums<T> dquery_;
+  engine::ListSums<T> dkey_;  // of separate keys
+  engine::ListSums<T> dvalue_;
   std::optional<KeyShares> local_shares_;
   std::optional<KeyShares> round_shares_;
-  std::size_t shared_bytes_ = 0;
+  std::int64_t longest_turn_ = 0;
   std::size_t worker_bytes_ = 0;
   int threads_ = 1;
   T* delta_ = nullptr;       // [batch][num_heads][seqlen_q]
-  T* own_scores_ = nullptr;  // likewise, of shared vectors
+  T* own_scores_ = nullptr;  // [open lists][seqlen_q], of shared vectors
 };
 
 template <class Body>

@@ -23,6 +23,8 @@ namespace {
 
 using engine::CheckedCall;
 
+constexpr std::int64_t kPartRows = 1024;  // of a list, for one task
+
 // Terms that say which keys are near, alone: what the local window holds whoever is visible.
 Mask local_terms(const Mask& mask, const std::array<std::int64_t, 2>& sides) {
   Mask local = window(sides[0], sides[1]);
@@ -79,6 +81,10 @@ LshCall<T>::LshCall(const Tensors& tensors, const LshOptions& options,
   engine::describe_call(tensors.checked, attention, execution, kernel_.template table<T>(operands),
                         mask_, call_);
   if (shared()) call_.scale = score_scale(options.key_norm, tensors.checked.head_dim);
+  const CheckedCall& call = tensors.checked;
+  query_copy_ = {call.query.source(0, 0), call.seqlen_q, call.head_dim};
+  if (!shared()) key_copy_ = {call.key.source(0, 0), call.seqlen_k, call.head_dim};
+  value_copy_ = {call.value.source(0, 0), call.seqlen_k, call.head_dim_v};
   choose_sizes(panels_by_depth);
 }
 
@@ -128,33 +134,41 @@ Groups LshCall<T>::make_groups() const {
 }
 
 template <class T>
-void LshCall<T>::carve(base::Carver& carver) {
+std::int64_t LshCall<T>::groups_at_once(int threads, std::int64_t tasks_of_group) const noexcept {
+  constexpr std::int64_t kTasksOfThread = 4;
+  const std::int64_t wanted =
+      base::ceil_div(kTasksOfThread * threads, std::max<std::int64_t>(tasks_of_group, 1));
+  return std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(groups(), 1));
+}
+
+template <class T>
+void LshCall<T>::carve(base::Carver& carver, std::int64_t open_groups) {
+  const std::int64_t open_lists = open_groups * lists_of_group();
   rounds_.carve(carver);
-  if (shared()) key_factor_ = carver.take<T>(lists() * checked().seqlen_k);
+  if (shared()) key_factor_ = carver.take<T>(open_lists * checked().seqlen_k);
   if (!shared()) places_ = carver.take<std::int64_t>(checked().batch * checked().seqlen_q);
   if (local_) all_ = carver.take<std::int32_t>(std::max(checked().seqlen_q, checked().seqlen_k));
-}
-
-// With what hashing and sorting allocate.
-template <class T>
-std::size_t LshCall<T>::bytes(int threads, std::size_t shared,
-                              std::size_t per_thread) const noexcept {
-  return shared + static_cast<std::size_t>(threads) * per_thread +
-         rounds_.sorting_bytes(threads, checked().head_dim, factors_.columns, sizeof(T));
+  query_copy_.carve(carver, open_lists);
+  key_copy_.carve(carver, open_groups);
+  value_copy_.carve(carver, open_groups);
 }
 
 template <class T>
-int LshCall<T>::choose_threads(const char* function, std::int64_t tasks, std::size_t shared,
-                               std::size_t per_thread) const {
+std::size_t LshCall<T>::sorting_bytes(int threads) const noexcept {
+  return rounds_.sorting_bytes(threads, checked().head_dim, factors_.columns, sizeof(T));
+}
+
+template <class T>
+int LshCall<T>::choose_threads(const char* function, std::int64_t tasks,
+                               const std::function<std::size_t(int)>& bytes) const {
   int threads = base::resolve_threads(execution_.threads, tasks);
   const std::size_t limit = execution_.memory_limit;
-  while (limit > 0 && threads > 1 && bytes(threads, shared, per_thread) > limit) --threads;
+  while (limit > 0 && threads > 1 && bytes(threads) > limit) --threads;
   base::require(
-      limit == 0 || bytes(threads, shared, per_thread) <= limit,
+      limit == 0 || bytes(threads) <= limit,
       [&] {
         return std::string(function) + ": no plan fits memory_limit; the least workspace is " +
-               std::to_string(bytes(threads, shared, per_thread)) + " bytes, the limit " +
-               std::to_string(limit);
+               std::to_string(bytes(threads)) + " bytes, the limit " + std::to_string(limit);
       },
       ErrorCode::kOutOfMemory);
   return threads;
@@ -180,6 +194,54 @@ std::span<const std::int64_t> LshCall<T>::places_of_queries() {
 }
 
 template <class T>
+typename LshCall<T>::List LshCall<T>::list_at(std::int64_t place) const noexcept {
+  List list;
+  list.place = place;
+  list.group_place = place / lists_of_group();
+  const std::int64_t group = first_group_ + list.group_place;
+  list.b = group / checked().num_heads_kv;
+  list.head_kv = group % checked().num_heads_kv;
+  list.h = list.head_kv * lists_of_group() + place % lists_of_group();
+  return list;
+}
+
+template <class T>
+engine::RowSource LshCall<T>::query_rows(const List& list) const noexcept {
+  return query_copy_.rows(list.place, checked().query.source(list.b, list.h));
+}
+
+template <class T>
+engine::RowSource LshCall<T>::key_rows(const List& list) const noexcept {
+  if (shared()) return query_rows(list);
+  return key_copy_.rows(list.group_place, checked().key.source(list.b, list.head_kv));
+}
+
+template <class T>
+engine::RowSource LshCall<T>::value_rows(const List& list) const noexcept {
+  return value_copy_.rows(list.group_place, checked().value.source(list.b, list.head_kv));
+}
+
+template <class T>
+void LshCall<T>::open(std::int64_t first_group, std::int64_t count, int threads) {
+  first_group_ = first_group;
+  open_groups_ = count;
+  const std::int64_t longest = std::max(checked().seqlen_q, checked().seqlen_k);
+  const std::int64_t parts = base::ceil_div(longest, kPartRows);
+  base::parallel_for(open_lists() * parts, threads, [&](std::int64_t task, int) {
+    const List list = list_at(task / parts);
+    const std::int64_t begin = task % parts * kPartRows;
+    const auto end = [&](std::int64_t seqlen) { return std::min(begin + kPartRows, seqlen); };
+    query_copy_.load(list.place, checked().query.source(list.b, list.h), begin,
+                     end(checked().seqlen_q));
+    if (list.place % lists_of_group() != 0) return;
+    key_copy_.load(list.group_place, checked().key.source(list.b, list.head_kv), begin,
+                   end(checked().seqlen_k));
+    value_copy_.load(list.group_place, checked().value.source(list.b, list.head_kv), begin,
+                     end(checked().seqlen_k));
+  });
+}
+
+template <class T>
 typename LshCall<T>::RowLength LshCall<T>::length_of(const engine::RowSource& rows,
                                                      std::int64_t n) const {
   const std::int64_t dim = checked().head_dim;
@@ -198,57 +260,54 @@ typename LshCall<T>::RowLength LshCall<T>::length_of(const engine::RowSource& ro
 }
 
 template <class T>
-void LshCall<T>::for_rows(
-    int threads, const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& body) const {
-  constexpr std::int64_t kTaskRows = 256;
+void LshCall<T>::for_rows(int threads,
+                          const std::function<void(const List&, std::int64_t)>& body) const {
   const std::int64_t seqlen = checked().seqlen_q;
-  const std::int64_t parts = base::ceil_div(seqlen, kTaskRows);
-  base::parallel_for(checked().batch * parts, threads, [&](std::int64_t task, int) {
-    const std::int64_t b = task / parts, begin = task % parts * kTaskRows;
-    for (std::int64_t n = begin; n < std::min(begin + kTaskRows, seqlen); ++n) {
-      for (std::int64_t h = 0; h < checked().num_heads; ++h) body(b, h, n);
-    }
+  const std::int64_t parts = base::ceil_div(seqlen, kPartRows);
+  base::parallel_for(open_lists() * parts, threads, [&](std::int64_t task, int) {
+    const List list = list_at(task / parts);
+    const std::int64_t begin = task % parts * kPartRows;
+    for (std::int64_t n = begin; n < std::min(begin + kPartRows, seqlen); ++n) body(list, n);
   });
 }
 
 template <class T>
-T LshCall<T>::measure_shared(std::int64_t b, std::int64_t h, std::int64_t n) {
-  const RowLength length = length_of(checked().query.source(b, h), n);
-  key_factor_[(b * checked().num_heads + h) * checked().seqlen_q + n] =
-      static_cast<T>(length.factor);
+T LshCall<T>::measure_shared(const List& list, std::int64_t n) {
+  const RowLength length = length_of(query_rows(list), n);
+  key_factor_[row_of(list, n)] = static_cast<T>(length.factor);
   return static_cast<T>(std::fabs(call_.scale) * length.squares * length.factor);
 }
 
 template <class T>
-void LshCall<T>::describe(std::int64_t b, std::int64_t h, std::int64_t phase,
+void LshCall<T>::describe(const List& list, std::int64_t phase,
                           engine::GatheredHead<T>& head) const {
-  head.batch = b;
-  head.head = h;
-  head.query = checked().query.source(b, h);
-  head.key = checked().key.source(b, rounds_.head_kv(h));
-  head.value = checked().value.source(b, rounds_.head_kv(h));
+  head.batch = list.b;
+  head.head = list.h;
+  head.query = query_rows(list);
+  head.key = key_rows(list);
+  head.value = value_rows(list);
   head.mask = &mask_;
   head.hides_own_index = shared();
   if (shared()) {
-    head.key_factors = key_factor_ + (b * checked().num_heads + h) * checked().seqlen_q;
+    head.key_factors = key_factor_ + row_of(list, 0);
     head.constant_factor = constant_factor(options_.key_norm);
   }
   if (is_local(phase)) {
     head.mask = &*local_;
   } else {
-    head.numbers = {rounds_.key_numbers(b, h), rounds_.count(),
+    head.numbers = {rounds_.key_numbers(list.b, list.h), rounds_.count(),
                     Groups::columns(rounds_, round_of(phase))};
   }
 }
 
 template <class T>
-void LshCall<T>::emit(std::int64_t b, std::int64_t h, std::int64_t phase, mask::Range places,
-                      Groups& groups, const Groups::Body& body) const {
+void LshCall<T>::emit(const List& list, std::int64_t phase, mask::Range places, Groups& groups,
+                      const Groups::Body& body) const {
   if (is_local(phase)) {
     const auto count = static_cast<std::size_t>(std::max(checked().seqlen_q, checked().seqlen_k));
-    groups.of_mask(b, h, places, *local_, {all_, count}, body);
+    groups.of_mask(list.b, list.h, places, *local_, {all_, count}, body);
   } else {
-    groups.of_round(b, h, round_of(phase), places, body);
+    groups.of_round(list.b, list.h, round_of(phase), places, body);
   }
 }
 
@@ -261,10 +320,10 @@ engine::OwnPair<T> LshCall<T>::own_pair() const {
 }
 
 template <class T>
-double LshCall<T>::own_count(std::int64_t b, std::int64_t h, std::int64_t i) const {
-  if (!sees(own_ ? *own_ : mask_, b, h, i)) return 0;
-  if (local_only_ && sees(*local_only_, b, h, i)) return 1;
-  return rounds_.own_occurrences(b, h, i);
+double LshCall<T>::own_count(const List& list, std::int64_t i) const {
+  if (!sees(own_ ? *own_ : mask_, list.b, list.h, i)) return 0;
+  if (local_only_ && sees(*local_only_, list.b, list.h, i)) return 1;
+  return rounds_.own_occurrences(list.b, list.h, i);
 }
 
 template <class T>

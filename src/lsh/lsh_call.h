@@ -2,8 +2,10 @@
 // Part of longspan. See LICENSE.
 //
 // What is the same for a whole call of LSH attention, forward or backward: the rounds, the masks,
-// and how a head is said in the words of the engine. A call has phases, one after the other: the
-// local window, when there is one, then the rounds.
+// and how a head is said in the words of the engine. A list is the queries of one head of one batch
+// entry; lists that share keys are a group. Some groups are open at a time, their rows side by
+// side. Each goes through phases, one after the other: the local window, when there is one, then
+// the rounds.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +16,7 @@
 #include "base/buffer.h"
 #include "engine/checked_call.h"
 #include "engine/gathered_call.h"
+#include "engine/list_rows.h"
 #include "kernels/registry.h"
 #include "longspan/lsh_attention.h"
 #include "lsh/bucket_rule.h"
@@ -41,6 +44,13 @@ class LshCall {
     double squares = 0;  // of its numbers, their sum
     double factor = 1;   // that makes a key of it
   };
+  struct List {
+    std::int64_t b = 0;
+    std::int64_t h = 0;
+    std::int64_t head_kv = 0;
+    std::int64_t place = 0;        // among the open lists
+    std::int64_t group_place = 0;  // of its group among the open ones
+  };
 
   // `operands`: what the kernel is chosen for. `panels_by_depth`: products sum over the queries of
   // panels. The arguments must outlive the call.
@@ -59,38 +69,52 @@ class LshCall {
     return shared() && !rounds_.options().whole_buckets && !local_;
   }
   std::int64_t lists() const noexcept { return checked().batch * checked().num_heads; }
+  std::int64_t groups() const noexcept { return checked().batch * checked().num_heads_kv; }
+  std::int64_t lists_of_group() const noexcept { return rounds_.lists_of_group(); }
   std::int64_t phases() const noexcept { return rounds_.count() + (local_ ? 1 : 0); }
   bool is_local(std::int64_t phase) const noexcept { return local_ && phase == 0; }
   const mask::BoundMask* local_mask() const noexcept { return local_ ? &*local_ : nullptr; }
   std::int64_t round_of(std::int64_t phase) const noexcept { return phase - (local_ ? 1 : 0); }
   Groups make_groups() const;
 
-  void carve(base::Carver& carver);
-  // With what carve() takes and `per_thread` bytes for each thread: what the call allocates.
-  std::size_t bytes(int threads, std::size_t shared, std::size_t per_thread) const noexcept;
+  // How many groups to open at once, so that every thread has some of the tasks of a phase.
+  std::int64_t groups_at_once(int threads, std::int64_t tasks_of_group) const noexcept;
+  void carve(base::Carver& carver, std::int64_t open_groups);
+  // What hashing and sorting allocate beside that.
+  std::size_t sorting_bytes(int threads) const noexcept;
   // As many threads as there are tasks for and as the memory limit allows.
-  int choose_threads(const char* function, std::int64_t tasks, std::size_t shared,
-                     std::size_t per_thread) const;
+  int choose_threads(const char* function, std::int64_t tasks,
+                     const std::function<std::size_t(int)>& bytes) const;
 
   void sort(int threads);
-  RowLength length_of(const engine::RowSource& rows, std::int64_t n) const;
-  // A part of the rows of queries at a time, heads of a position one after the other, whose rows
-  // stand together: body(b, h, n).
-  void for_rows(int threads,
-                const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& body) const;
-  // Of a shared row: its factor as a key, which is kept, and its score with itself.
-  T measure_shared(std::int64_t b, std::int64_t h, std::int64_t n);
+  void open(std::int64_t first_group, std::int64_t count, int threads);
+  std::int64_t open_groups() const noexcept { return open_groups_; }
+  std::int64_t open_lists() const noexcept { return open_groups_ * lists_of_group(); }
+  List list_at(std::int64_t place) const noexcept;  // of the open ones
+  // [place of the list][seqlen_q]
+  std::int64_t row_of(const List& list, std::int64_t n) const noexcept {
+    return list.place * checked().seqlen_q + n;
+  }
 
-  // What a head is in a phase.
-  void describe(std::int64_t b, std::int64_t h, std::int64_t phase,
-                engine::GatheredHead<T>& head) const;
-  // The groups of that head at these places: of the order of a round, or positions.
-  void emit(std::int64_t b, std::int64_t h, std::int64_t phase, mask::Range places, Groups& groups,
+  // Rows of an open list, gathered at little cost.
+  engine::RowSource query_rows(const List& list) const noexcept;
+  engine::RowSource key_rows(const List& list) const noexcept;
+  engine::RowSource value_rows(const List& list) const noexcept;
+  RowLength length_of(const engine::RowSource& rows, std::int64_t n) const;
+  // Of a shared row: its factor as a key, which is kept, and its score with itself.
+  T measure_shared(const List& list, std::int64_t n);
+  // All rows of the open lists: body(list, n).
+  void for_rows(int threads, const std::function<void(const List&, std::int64_t)>& body) const;
+
+  // What an open list is in a phase.
+  void describe(const List& list, std::int64_t phase, engine::GatheredHead<T>& head) const;
+  // Its groups of queries at these places: of the order of a round, or positions.
+  void emit(const List& list, std::int64_t phase, mask::Range places, Groups& groups,
             const Groups::Body& body) const;
   // The pair of a position with itself; without scores and count.
   engine::OwnPair<T> own_pair() const;
   // How often a position counts itself: once in its local window, else in every window of chunks.
-  double own_count(std::int64_t b, std::int64_t h, std::int64_t i) const;
+  double own_count(const List& list, std::int64_t i) const;
 
   // What plans of both directions say; 2 FLOP for each pair and component, `dims` components.
   LshPlan describe_plan(double dims) const;
@@ -114,7 +138,12 @@ class LshCall {
   Rounds rounds_;
   BucketFactors factors_;
   engine::GatheredCall<T> call_;
-  T* key_factor_ = nullptr;         // [batch][num_heads][seqlen], of shared vectors
+  engine::ListRows query_copy_;
+  engine::ListRows key_copy_;  // of separate keys
+  engine::ListRows value_copy_;
+  std::int64_t first_group_ = 0;
+  std::int64_t open_groups_ = 0;
+  T* key_factor_ = nullptr;         // [open lists][seqlen], of shared vectors
   std::int64_t* places_ = nullptr;  // [batch][seqlen_q], of separate queries
   std::int32_t* all_ = nullptr;     // 0, 1, 2, ..., with a local window
 };

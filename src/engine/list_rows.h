@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Rows of some lists (heads of a batch entry) side by side, for work that takes them in any order.
+// The rows of one head of [seqlen, num_heads, dim] are a whole position apart: they fill few sets
+// of a cache, and hardly two of them share a page.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/buffer.h"
+#include "base/visit_dtype.h"
+#include "engine/rows.h"
+
+namespace longspan::engine {
+
+class ListRows {
+ public:
+  ListRows() = default;
+  // `like`: rows of the tensor. Where they are side by side already nothing is copied.
+  ListRows(const RowSource& like, std::int64_t seqlen, std::int64_t dim)
+      : dtype_(like.dtype),
+        seqlen_(seqlen),
+        dim_(dim),
+        copies_(like.data != nullptr && (like.row_stride != dim || like.dim_stride != 1)) {}
+
+  bool copies() const noexcept { return copies_; }
+  void carve(base::Carver& carver, std::int64_t lists) {
+    if (copies_) data_ = carver.take<std::byte>(lists * list_bytes());
+  }
+  // The rows of list n, or those of the tensor.
+  RowSource rows(std::int64_t n, const RowSource& tensor) const noexcept {
+    if (!copies_) return tensor;
+    return {data_ + n * list_bytes(), dtype_, dim_, 1};
+  }
+  // Copies rows begin .. end of list n.
+  void load(std::int64_t n, const RowSource& tensor, std::int64_t begin, std::int64_t end) const {
+    if (!copies_) return;
+    base::visit_floating(dtype_, [&](auto tag) {
+      using E = decltype(tag);
+      auto* to = reinterpret_cast<E*>(data_ + n * list_bytes());
+      for (std::int64_t row = begin; row < end; ++row) {
+        const E* from = static_cast<const E*>(tensor.data) + row * tensor.row_stride;
+        if (tensor.dim_stride == 1) {
+          std::copy_n(from, dim_, to + row * dim_);
+        } else {
+          for (std::int64_t d = 0; d < dim_; ++d) to[row * dim_ + d] = from[d * tensor.dim_stride];
+        }
+      }
+    });
+  }
+
+ private:
+  std::int64_t list_bytes() const noexcept {
+    return seqlen_ * dim_ * static_cast<std::int64_t>(size_of(dtype_));
+  }
+
+  DType dtype_ = DType::kFloat32;
+  std::int64_t seqlen_ = 0;
+  std::int64_t dim_ = 0;
+  bool copies_ = false;
+  std::byte* data_ = nullptr;
+};
+
+// The same of rows of T that are added to: the rows of the tensor, or copies of them that are
+// rounded to it at the end.
+template <class T>
+class ListSums {
+ public:
+  // `like`: data == nullptr where they are not wanted.
+  ListSums(const RowTarget& like, std::int64_t seqlen, std::int64_t dim)
+      : seqlen_(seqlen),
+        dim_(dim),
+        wanted_(like.data != nullptr),
+        copies_(wanted_ &&
+                (like.dtype != kDTypeOf<T> || like.row_stride != dim || like.dim_stride != 1)) {}
+
+  bool wanted() const noexcept { return wanted_; }
+  void carve(base::Carver& carver, std::int64_t lists) {
+    if (copies_) data_ = carver.take<T>(lists * seqlen_ * dim_);
+  }
+  RowTarget rows(std::int64_t n, const RowTarget& tensor) const noexcept {
+    if (!copies_) return tensor;
+    return {data_ + n * seqlen_ * dim_, kDTypeOf<T>, dim_, 1};
+  }
+  // Rows begin .. end of list n are complete.
+  void store(const kernel::KernelTable<T>& kernel, std::int64_t n, const RowTarget& tensor,
+             std::int64_t begin, std::int64_t end) const {
+    if (!copies_ || begin >= end) return;
+    kernel.store_rows(tensor, begin, end - begin, dim_, data_ + (n * seqlen_ + begin) * dim_, dim_,
+                      T{1});
+  }
+
+ private:
+  std::int64_t seqlen_;
+  std::int64_t dim_;
+  bool wanted_;
+  bool copies_;
+  T* data_ = nullptr;
+};
+
+}  // namespace longspan::engine

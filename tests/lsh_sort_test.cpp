@@ -91,19 +91,22 @@ TEST(LshSort, ThreadsChangeNothing) {
 // Part 3.3: sticker, undo_sort and st. The lab counts the buckets of round 1 on from those of
 // round 0, and sorts both rounds at once.
 TEST(LshSort, TheLabsNumbers) {
-  const GoldenCase golden = load_golden("lsh", "lab_3_4_softmax");
-  Tensor positions(DType::kInt32, {16}), places(DType::kInt32, {16});
-  sort_by_bucket(golden.find("buckets"), positions);
-  undo_sort(positions, places);
-  EXPECT_EQ(positions.values(), reference::read_all(golden.find("sticker")));
-  EXPECT_EQ(places.values(), reference::read_all(golden.find("undo_sort")));
-  ConstTensorView rounds = golden.find("buckets");
-  rounds.rank = 2;
-  rounds.shape = {2, 8, 0, 0};
-  rounds.strides = {8, 1, 0, 0};
-  Tensor by_round(DType::kInt64, {2, 8});
-  sort_by_bucket(rounds, by_round);
-  EXPECT_EQ(by_round.values(), reference::read_all(golden.find("st")));
+  for (const char* name : {"lab_3_4_softmax", "lab_3_4_passthrough"}) {
+    SCOPED_TRACE(name);
+    const GoldenCase golden = load_golden("lsh", name);
+    Tensor positions(DType::kInt32, {16}), places(DType::kInt32, {16});
+    sort_by_bucket(golden.find("buckets"), positions);
+    undo_sort(positions, places);
+    EXPECT_EQ(positions.values(), reference::read_all(golden.find("sticker")));
+    EXPECT_EQ(places.values(), reference::read_all(golden.find("undo_sort")));
+    ConstTensorView rounds = golden.find("buckets");
+    rounds.rank = 2;
+    rounds.shape = {2, 8, 0, 0};
+    rounds.strides = {8, 1, 0, 0};
+    Tensor by_round(DType::kInt64, {2, 8});
+    sort_by_bucket(rounds, by_round);
+    EXPECT_EQ(by_round.values(), reference::read_all(golden.find("st")));
+  }
 }
 
 TEST(LshSort, WhatIsRefused) {

@@ -10,6 +10,10 @@
 #include <memory>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "base/check.h"
 #include "base/round.h"
 
@@ -19,15 +23,24 @@ inline constexpr std::size_t kAlignment = 64;
 
 class Buffer {
  public:
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  static constexpr std::size_t kLarge = 2 * kHugePage;
+
   Buffer() = default;
   explicit Buffer(std::size_t bytes) : bytes_(bytes) {
     if (bytes == 0) return;
+    const std::size_t alignment = bytes < kLarge ? kAlignment : kHugePage;
     data_.reset(
-        static_cast<std::byte*>(std::aligned_alloc(kAlignment, round_up(bytes, kAlignment))));
+        static_cast<std::byte*>(std::aligned_alloc(alignment, round_up(bytes, alignment))));
     if (data_ == nullptr) {
       fail(ErrorCode::kOutOfMemory,
            "workspace: an allocation of " + std::to_string(bytes) + " bytes failed");
     }
+#if defined(MADV_HUGEPAGE)
+    // Rows that are gathered from it at random would miss the table of small pages each time. Only
+    // a wish: where there are no such pages, nothing changes.
+    if (bytes >= kLarge) madvise(data_.get(), bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
   }
   std::byte* data() const noexcept { return data_.get(); }
   std::size_t size() const noexcept { return bytes_; }

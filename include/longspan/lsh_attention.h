@@ -117,9 +117,11 @@ LshOptions lab();
 //
 // execution.query_chunk and key_chunk have no meaning here.
 // A row that sees nothing gets output 0 and lse -inf. Bitwise the same for any number of threads,
-// and for a batch entry alone or in any batch. Workspace: that of hash_vectors(), for each position
-// and head 12 bytes a round and 16 more (float64: 12 and 32), a float32 copy of the output where
-// its type is narrower, and O(threads).
+// and for a batch entry alone or in any batch. Workspace: that of hash_vectors(), 12 bytes a round
+// for each position and head, O(threads), and for the heads that are at work at a time (one of a
+// long sequence, several of short ones) 16 bytes a position (float64: 32) and copies of vectors,
+// values and output, where rows of a head are not side by side or the output is narrower than
+// float32.
 void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                    Partial result, const LshOptions& options = {},
                    const AttentionOptions& attention = {}, const Execution& execution = {});
@@ -153,8 +155,8 @@ LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTens
 // Sums are taken in float32 (float64 for float64). A row that sees nothing gives zero gradients;
 // excluded pairs contribute nothing, even where they hold NaN or inf. Bitwise the same for any
 // number of threads. Workspace: that of hash_vectors(), for each position and head 12 bytes a round
-// and 12 more (float64: 12 and 24), a float32 copy of each gradient of a narrower type, and
-// O(threads).
+// and 4 more (float64: 8), O(threads), and for the heads at work 8 bytes a position (float64: 16)
+// and copies of vectors, values, doutput and gradients, as in lsh_attention().
 void lsh_attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                             ConstPartial result, ConstPartial dresult, Gradients into,
                             const LshOptions& options = {}, const AttentionOptions& attention = {},

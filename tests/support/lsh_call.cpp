@@ -53,19 +53,19 @@ Output run_lsh(const LshInputs& inputs, const Execution& execution) {
   return run_lsh_as(inputs.query.view().dtype, inputs, execution);
 }
 
-reference::LshResult truth_of(const LshInputs& inputs) {
+reference::LshAttention definition_of(const LshInputs& inputs) {
   const ConstTensorView query = inputs.query;
   Tensor buckets(DType::kInt32, heads_first(query, {inputs.lsh.num_hashes}));
   if (inputs.shared) {
     hash_vectors(query, buckets, inputs.lsh, inputs.options.mask);
-    return reference::LshAttention(query, inputs.value, buckets, inputs.lsh, inputs.options).all();
+    return {query, inputs.value, buckets, inputs.lsh, inputs.options};
   }
   Tensor key_buckets(DType::kInt32, heads_first(inputs.key, {inputs.lsh.num_hashes}));
   hash_vectors(query, inputs.key, buckets, key_buckets, inputs.lsh, inputs.options.mask);
-  return reference::LshAttention(query, inputs.key, inputs.value, buckets, key_buckets, inputs.lsh,
-                                 inputs.options)
-      .all();
+  return {query, inputs.key, inputs.value, buckets, key_buckets, inputs.lsh, inputs.options};
 }
+
+reference::LshResult truth_of(const LshInputs& inputs) { return definition_of(inputs).all(); }
 
 // Outputs that cancel are held to the norm of the absolute terms. Kernels over bfloat16 round
 // normalised keys to it, as every program of that type does: scores, here at most 8, are then off

@@ -46,6 +46,7 @@ Json diagnosis_record(const LshDiagnostics& found) {
   }
   return {{"rows", found.rows},
           {"recalled_mass", estimate_record(found.recalled_mass)},
+          {"recalled_pairs", estimate_record(found.recalled_pairs)},
           {"output_error", estimate_record(found.output_error)},
           {"cut_pairs", estimate_record(found.cut_pairs)},
           {"finds_per_pair", estimate_record(found.finds_per_pair)},
@@ -56,6 +57,7 @@ std::string diagnosis_text(const LshDiagnostics& found) {
   std::string text =
       fmt::format("against exact attention, {} rows (95 % intervals):\n", found.rows);
   text += estimate_text("recalled mass", found.recalled_mass);
+  text += estimate_text("recalled pairs", found.recalled_pairs);
   text += estimate_text("output error", found.output_error);
   text += estimate_text("cut pairs", found.cut_pairs);
   text += estimate_text("finds per pair", found.finds_per_pair);

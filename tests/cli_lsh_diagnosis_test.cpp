@@ -60,6 +60,7 @@ TEST_F(CliLshDiagnosis, RecordIsWhatTheLibrarySays) {
   const auto found = outcome.json()["diagnosis"];
   EXPECT_EQ(found["rows"], 256);
   expect_estimate(found["recalled_mass"], expected.recalled_mass);
+  expect_estimate(found["recalled_pairs"], expected.recalled_pairs);
   expect_estimate(found["output_error"], expected.output_error);
   expect_estimate(found["cut_pairs"], expected.cut_pairs);
   expect_estimate(found["finds_per_pair"], expected.finds_per_pair);

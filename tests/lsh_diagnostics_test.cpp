@@ -46,7 +46,7 @@ testing::AssertionResult is_certain(const Estimate& estimate, double expected) {
 
 struct Sums {
   std::int64_t rows = 0, in_one_bucket = 0, cut = 0, found = 0, finds = 0;
-  double recalled = 0, error = 0, exact = 0;
+  double recalled = 0, recalled_pairs = 0, error = 0, exact = 0;
 };
 
 Sums count_all(const LshInputs& in, const Tensor& output) {
@@ -60,6 +60,7 @@ Sums count_all(const LshInputs& in, const Tensor& output) {
         if (!row.sees) continue;
         ++sums.rows;
         sums.recalled += row.recalled_mass;
+        sums.recalled_pairs += row.recalled_pairs;
         sums.in_one_bucket += row.in_one_bucket;
         sums.cut += row.cut;
         sums.found += row.found;
@@ -82,6 +83,7 @@ void expect_counts(const LshInputs& in, const Tensor& output, const LshDiagnosti
   EXPECT_EQ(found.rows, sums.rows);
   // Rows that a dense mask or a predicate hides are drawn and left out; none is left undrawn.
   EXPECT_TRUE(is_certain(found.recalled_mass, ratio(sums.recalled, sums.rows)));
+  EXPECT_TRUE(is_certain(found.recalled_pairs, ratio(sums.recalled_pairs, sums.rows)));
   EXPECT_TRUE(is_certain(found.output_error, std::sqrt(ratio(sums.error, sums.exact))));
   EXPECT_TRUE(is_certain(found.cut_pairs, ratio(sums.cut, sums.in_one_bucket)));
   EXPECT_TRUE(is_certain(found.finds_per_pair, ratio(sums.finds, sums.found)));
@@ -228,8 +230,9 @@ TEST(LshDiagnostics, SameBitsForAnyNumberOfThreads) {
   for (const int threads : {2, 3, 7}) {
     execution.threads = threads;
     const LshDiagnostics more = diagnose(in, output, 256, execution);
-    for (const auto& figure : {&LshDiagnostics::recalled_mass, &LshDiagnostics::output_error,
-                               &LshDiagnostics::cut_pairs, &LshDiagnostics::finds_per_pair}) {
+    for (const auto& figure : {&LshDiagnostics::recalled_mass, &LshDiagnostics::recalled_pairs,
+                               &LshDiagnostics::output_error, &LshDiagnostics::cut_pairs,
+                               &LshDiagnostics::finds_per_pair}) {
       EXPECT_EQ((more.*figure).value, (one.*figure).value);
       EXPECT_EQ((more.*figure).low, (one.*figure).low);
       EXPECT_EQ((more.*figure).high, (one.*figure).high);
@@ -250,8 +253,9 @@ TEST(LshDiagnostics, IntervalsHoldTheTruth) {
   const LshDiagnostics truth = diagnose(in, output);
   ASSERT_LT(truth.recalled_mass.value, 0.95);
   constexpr int kSeeds = 200;
-  constexpr std::array kFigures = {&LshDiagnostics::recalled_mass, &LshDiagnostics::output_error,
-                                   &LshDiagnostics::cut_pairs, &LshDiagnostics::finds_per_pair};
+  constexpr std::array kFigures = {&LshDiagnostics::recalled_mass, &LshDiagnostics::recalled_pairs,
+                                   &LshDiagnostics::output_error, &LshDiagnostics::cut_pairs,
+                                   &LshDiagnostics::finds_per_pair};
   std::array<int, kFigures.size()> held{};
   std::array<double, kFigures.size()> width{};
   for (in.lsh.seed = 0; in.lsh.seed < kSeeds; ++in.lsh.seed) {

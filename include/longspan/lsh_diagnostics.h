@@ -40,6 +40,9 @@ struct LshDiagnostics {
   // Mean share of a row's exact attention weights (those of keys, a sink aside) that is on pairs
   // which were found.
   Estimate recalled_mass;
+  // The same with equal weights, the mean share of the keys of a row that were found: what hashing
+  // gains is how far recalled_mass is above it.
+  Estimate recalled_pairs;
   // Relative L2 of the output against exact attention: sqrt of (sum of |output - exact|^2) / (sum
   // of |exact|^2). The interval is that of the ratio, and its root taken.
   Estimate output_error;

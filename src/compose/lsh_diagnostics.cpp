@@ -209,6 +209,8 @@ class Diagnosis {
     all.rows = static_cast<std::int64_t>(rows.size());
     all.recalled_mass = ratio([](const RowCounts& row) { return row.recalled_mass; },
                               [](const RowCounts&) { return 1; }, 0, 1);
+    all.recalled_pairs = ratio([](const RowCounts& row) { return row.recalled_pairs; },
+                               [](const RowCounts&) { return 1; }, 0, 1);
     all.output_error =
         root_of(ratio([](const RowCounts& row) { return row.error_squares; },
                       [](const RowCounts& row) { return row.exact_squares; }, 0, kInf));

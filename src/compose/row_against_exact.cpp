@@ -189,6 +189,7 @@ void RowAgainstExact::compare(RowCounts& counts) {
   double largest = -std::numeric_limits<double>::infinity();
   for_visible([&](std::int64_t key) { largest = std::max(largest, memory_.weights[key]); });
   double sum = 0, found = 0;
+  std::int64_t keys = 0, found_keys = 0;
   std::fill(memory_.exact, memory_.exact + dim, 0.0);
   const engine::RowSource values = call_.checked.value.source(b_, call_.rounds.head_kv(h_));
   base::visit_floating(values.dtype, [&](auto tag) {
@@ -196,7 +197,11 @@ void RowAgainstExact::compare(RowCounts& counts) {
     for_visible([&](std::int64_t key) {
       const double weight = std::exp(memory_.weights[key] - largest);
       sum += weight;
-      if (memory_.finds[key] > 0 || (call_.local && memory_.local[key] != 0)) found += weight;
+      ++keys;
+      if (memory_.finds[key] > 0 || (call_.local && memory_.local[key] != 0)) {
+        found += weight;
+        ++found_keys;
+      }
       const auto* row = first + key * values.row_stride;
       for (std::int64_t d = 0; d < dim; ++d) {
         memory_.exact[d] +=
@@ -205,6 +210,7 @@ void RowAgainstExact::compare(RowCounts& counts) {
     });
   });
   counts.recalled_mass = found / sum;
+  counts.recalled_pairs = static_cast<double>(found_keys) / static_cast<double>(keys);
   // Beside a sink far above them keys weigh nothing: the sum is inf then, and the output 0.
   const engine::HeadSource& sinks = call_.checked.sinks;
   if (sinks.data != nullptr) sum += std::exp(sinks.at(b_, h_) - largest);

@@ -40,6 +40,7 @@ struct DiagnosedCall {
 struct RowCounts {
   bool sees = false;  // a key; all else is 0 without
   double recalled_mass = 0;
+  double recalled_pairs = 0;
   double error_squares = 0;  // |output - exact|^2
   double exact_squares = 0;  // |exact|^2
   std::int64_t in_one_bucket = 0, cut = 0;

@@ -37,17 +37,21 @@ LshRowDiagnosis LshAttention::diagnosis(std::int64_t batch, std::int64_t head,
   }
   const Row exact = row_of(rows, pairs, -1);
   diagnosis.exact = exact.output;
-  double mass = 0, recalled = 0, largest = -HUGE_VAL;
+  double mass = 0, recalled = 0, recalled_pairs = 0, largest = -HUGE_VAL;
   for (const Pair& pair : pairs) largest = std::fmax(largest, pair.score);
   for (const Pair& pair : pairs) {
     const double weight = std::exp(pair.score - largest);
     mass += weight;
-    if (pair.found > 0 || is_local(batch, query, pair.key)) recalled += weight;
+    if (pair.found > 0 || is_local(batch, query, pair.key)) {
+      recalled += weight;
+      ++recalled_pairs;
+    }
     if (pair.found == 0 || (shared_ && pair.key == query)) continue;
     ++diagnosis.found;
     diagnosis.finds += pair.found;
   }
   diagnosis.recalled_mass = recalled / mass;
+  diagnosis.recalled_pairs = recalled_pairs / static_cast<double>(pairs.size());
   return diagnosis;
 }
 

@@ -58,6 +58,7 @@ struct LshGradientResult {
 struct LshRowDiagnosis {
   bool sees = false;
   double recalled_mass = 0;   // share of the weights of keys that is on pairs in some window
+  double recalled_pairs = 0;  // likewise of the pairs
   std::vector<double> exact;  // output
   // Pairs but that with itself: in one bucket, round by round, and not in the window of that round;
   // in some window of rounds, and in how many of them.

@@ -32,7 +32,6 @@ constexpr const char* kExamples = R"(Examples:
   longspan attend query.npy key.npy value.npy -o output.npy --scale 0.125
   longspan attend input.safetensors -o part.safetensors --keys 0:4096
   longspan attend input.safetensors -o gradients.safetensors --backward
-  longspan attend input.safetensors -o hashed.safetensors --method lsh --causal --num-hashes 8
   longspan attend input.safetensors -o hashed.safetensors --method lsh --causal --diagnose
   longspan attend input.safetensors --dry-run --memory-limit 64MiB
 

@@ -177,6 +177,13 @@ TEST(LshDiagnostics, NothingToSeeIsNoRow) {
   EXPECT_EQ(nothing.bucket_sizes.front().largest, 0);  // all is padding
 }
 
+TEST(LshDiagnostics, OneRowHasNoInterval) {
+  const LshDiagnostics found = diagnose(shared_inputs(100), 1);
+  EXPECT_EQ(found.rows, 1);
+  EXPECT_GT(found.recalled_mass.value, 0);
+  EXPECT_TRUE(std::isnan(found.recalled_mass.low) && std::isnan(found.output_error.high));
+}
+
 TEST(LshDiagnostics, EmptyTensors) {
   for (const auto& shape :
        std::vector<std::vector<std::int64_t>>{{0, 40, 2, 8}, {1, 0, 2, 8}, {1, 40, 0, 8}}) {

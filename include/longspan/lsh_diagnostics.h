@@ -15,7 +15,7 @@ namespace longspan {
 
 // A ratio of two sums over sampled rows, and its 95 % confidence interval: 1.96 standard errors by
 // the delta method, times sqrt(1 - share of the rows that were sampled). NaN where the denominator
-// is 0: nothing is there to take a share of.
+// is 0: nothing is there to take a share of. One row of several has no interval (NaN).
 struct Estimate {
   double value = 0;
   double low = 0;
@@ -72,8 +72,8 @@ LshDiagnostics diagnose_lsh(ConstTensorView query, ConstTensorView key, ConstTen
                             const AttentionOptions& attention = {}, const Execution& execution = {},
                             std::int64_t rows = 256);
 
-// Bytes that it allocates: for each position and head 16 a round, with what hashing allocates; 24
-// for each key a thread.
+// Bytes that it allocates: 12 a round for each position and head, 8 for each separate query, what
+// hashing allocates, and a thread 24 for each key (32 with a local window).
 std::size_t lsh_diagnostics_workspace(ConstTensorView query, ConstTensorView key,
                                       ConstTensorView value, const LshOptions& options = {},
                                       const AttentionOptions& attention = {},

@@ -34,7 +34,9 @@ Estimate estimate_ratio(std::span<const Row> sample, double share, const Numerat
     squares += residual * residual;
   }
   const auto n = static_cast<double>(sample.size());
-  const double error = std::sqrt((1 - share) * squares * n / std::max(n - 1, 1.0)) / below;
+  // One row says nothing of others: 0 / 0.
+  const double variance = share < 1 ? (1 - share) * squares * n / (n - 1) : 0;
+  const double error = std::sqrt(variance) / below;
   estimate.low = std::clamp(estimate.value - kTwoSided95 * error, least, most);
   estimate.high = std::clamp(estimate.value + kTwoSided95 * error, least, most);
   return estimate;

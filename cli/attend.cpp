@@ -17,6 +17,7 @@
 #include "attend_outputs.h"
 #include "commands.h"
 #include "failure.h"
+#include "lsh_diagnosis.h"
 #include "lsh_options.h"
 #include "machine.h"
 #include "progress.h"
@@ -31,7 +32,7 @@ constexpr const char* kExamples = R"(Examples:
   longspan attend query.npy key.npy value.npy -o output.npy --scale 0.125
   longspan attend input.safetensors -o part.safetensors --keys 0:4096
   longspan attend input.safetensors -o gradients.safetensors --backward
-  longspan attend input.safetensors -o hashed.safetensors --method lsh --causal --num-hashes 8
+  longspan attend input.safetensors -o hashed.safetensors --method lsh --causal --diagnose
   longspan attend input.safetensors --dry-run --memory-limit 64MiB
 
 Values that begin with - are given as --window=-1,0. Tensors of INPUT, shapes and exit codes: docs/command-line.md.)";
@@ -48,6 +49,7 @@ struct Pass {
 struct Result {
   Pass forward;
   std::optional<Pass> backward;
+  std::optional<LshDiagnostics> diagnosis;
   MemoryNeed memory;
 };
 
@@ -89,10 +91,6 @@ Execution make_execution(const AttendOptions& options) {
   return execution;
 }
 
-ConstTensorView key_of(const AttendCall& call) {
-  return call.shared ? ConstTensorView{} : call.key;
-}
-
 // What both methods say of a pass.
 AttentionPlan common_plan(const LshPlan& lsh) {
   AttentionPlan plan;
@@ -104,13 +102,14 @@ AttentionPlan common_plan(const LshPlan& lsh) {
   return plan;
 }
 
-// One plan for each pass.
+// One plan for each pass, forward first, backward last.
 std::vector<AttentionPlan> plan_passes(const AttendOptions& options, const AttendCall& call,
                                        const Execution& execution) {
   std::vector<AttentionPlan> plans;
   if (options.lsh) {
     plans.push_back(common_plan(plan_lsh_attention(call.query, key_of(call), call.value, call.lsh,
                                                    call.options, execution)));
+    if (options.diagnose) plans.push_back(plan_diagnosis(call, execution));
     if (options.backward) {
       plans.push_back(common_plan(plan_lsh_attention_backward(call.query, key_of(call), call.value,
                                                               call.lsh, call.options, execution)));
@@ -226,6 +225,7 @@ Json make_record(const AttendOptions& options, const AttendCall& call, DType out
     record["output"] = printable(options.output);
   }
   if (result.backward) record["backward"] = backward_record(*result.backward, options.dry_run);
+  if (result.diagnosis) record["diagnosis"] = diagnosis_record(*result.diagnosis);
   return record;
 }
 
@@ -247,7 +247,9 @@ void print_summary(const AttendOptions& options, const AttendCall& call, const R
       plan.decode ? ", decode" : "", plan.threads, summary_of(result.forward, options.dry_run));
   if (result.backward) text += "; backward " + summary_of(*result.backward, options.dry_run);
   if (options.dry_run) text += "; " + result.memory.text();
-  print_out(text + "\n");
+  text += "\n";
+  if (result.diagnosis) text += diagnosis_text(*result.diagnosis);
+  print_out(text);
 }
 
 // `run` with progress on stderr, timed.
@@ -285,6 +287,12 @@ void compute_and_write(const AttendOptions& options, AttendInputs& inputs, Atten
                            outputs.gradients(), call.options, with);
       }
     });
+  }
+  if (options.save_buckets) fill_buckets(call, outputs, execution);
+  if (options.diagnose) {
+    Pass pass;
+    run_pass("attend: diagnosis", options, execution, pass,
+             [&](const Execution& with) { result.diagnosis = diagnose(call, outputs, with); });
   }
   write_output(options.output, outputs.named(),
                {{"command", "attend"},

@@ -59,6 +59,10 @@ struct AttendCall {
   // `key` is `query` where they are one tensor.
   bool shared = false;
 };
+// For the functions of LSH attention, where a shared key is absent.
+inline ConstTensorView key_of(const AttendCall& call) {
+  return call.shared ? ConstTensorView{} : call.key;
+}
 // Checks what options and tensors say of each other: exit 2 where an option is at fault, 3 where
 // tensors are.
 AttendCall make_call(const AttendOptions& options, const AttendInputs& inputs);

@@ -100,10 +100,6 @@ void add_execution_options(OptionAdder& add, AttendOptions& options) {
   add.flag("--force", options.force, "overwrite OUTPUT");
 }
 
-void refuse_what_is_to_come(OptionAdder& add) {
-  for (const char* name : {"--diagnose", "--save-buckets"}) add.not_available(name, false);
-}
-
 void check_backward_options(const AttendOptions& options, bool npy_input) {
   if (npy_input) {
     throw Failure(kUsage,
@@ -126,7 +122,6 @@ void add_attend_options(CLI::App& app, AttendOptions& options) {
   add_score_options(add, options);
   add_lsh_options(add, options);
   add_execution_options(add, options);
-  refuse_what_is_to_come(add);
 }
 
 void check_attend_options(const AttendOptions& options) {

@@ -71,6 +71,8 @@ struct AttendOptions {
   // By the name of the option, in the order of the command line; applied on top of the preset.
   std::vector<std::pair<std::string, std::function<void(LshOptions&)>>> lsh_choices;
   bool whole_buckets = false;
+  bool diagnose = false;
+  bool save_buckets = false;
 
   std::int64_t query_chunk = 0;
   std::int64_t key_chunk = 0;

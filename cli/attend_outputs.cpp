@@ -22,10 +22,14 @@ DType accumulator_of(const AttendCall& call) {
   return call.query.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
-std::vector<std::int64_t> lse_shape(const AttendCall& call) {
-  if (call.rank == 2) return {call.seqlen_q};
-  if (call.rank == 3) return {call.num_heads, call.seqlen_q};
-  return {call.batch, call.num_heads, call.seqlen_q};
+// What has heads before positions: lower ranks lack the batch, then the heads.
+std::vector<std::int64_t> heads_first(const AttendCall& call, std::int64_t heads,
+                                      const std::vector<std::int64_t>& further) {
+  std::vector<std::int64_t> shape;
+  if (call.rank == 4) shape.push_back(call.batch);
+  if (call.rank >= 3) shape.push_back(heads);
+  shape.insert(shape.end(), further.begin(), further.end());
+  return shape;
 }
 
 // An empty value can have any head_dim_v: what is too large to count in bytes stays too large for
@@ -44,8 +48,10 @@ AttendOutputs::AttendOutputs(const AttendOptions& options, const AttendCall& cal
   std::vector<std::int64_t> output = shape_of(in_layout(call.query, bhsd_));
   output.back() = call.head_dim_v;
   slots_.push_back({"output", dtype_, output, true, {}});
-  slots_.push_back({"lse", accumulator_of(call), lse_shape(call), false, {}});
+  slots_.push_back(
+      {"lse", accumulator_of(call), heads_first(call, call.num_heads, {call.seqlen_q}), false, {}});
   if (options.backward) add_gradients(call);
+  if (options.save_buckets) add_buckets(call);
 }
 
 void AttendOutputs::add_gradients(const AttendCall& call) {
@@ -61,6 +67,16 @@ void AttendOutputs::add_gradients(const AttendCall& call) {
   };
   add("dbias", call.options.bias);
   add("dsinks", call.options.sinks);
+}
+
+void AttendOutputs::add_buckets(const AttendCall& call) {
+  const auto add = [&](const char* name, std::int64_t heads, std::int64_t seqlen) {
+    slots_.push_back(
+        {name, DType::kInt32, heads_first(call, heads, {call.lsh.num_hashes, seqlen}), false, {}});
+  };
+  if (call.shared) return add("buckets", call.num_heads, call.seqlen_q);
+  add("query_buckets", call.num_heads, call.seqlen_q);
+  add("key_buckets", call.num_heads_kv, call.seqlen_k);
 }
 
 std::uint64_t AttendOutputs::bytes() const {

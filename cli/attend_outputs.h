@@ -31,6 +31,8 @@ class AttendOutputs {
   // query.
   Partial result() const;
   Gradients gradients() const;
+  // By its name in the file; absent when it is not written.
+  TensorView view(const std::string& name) const;
   // In the file's axes, in the order of the file; the output comes first.
   std::vector<io::NamedTensor> named() const;
 
@@ -43,8 +45,8 @@ class AttendOutputs {
     std::optional<OwnedTensor> tensor;
   };
   void add_gradients(const AttendCall& call);
+  void add_buckets(const AttendCall& call);
   const Slot* find(const std::string& name) const;
-  TensorView view(const std::string& name) const;
 
   bool bhsd_;
   DType dtype_;

@@ -13,6 +13,7 @@
 
 #include "attend_inputs.h"
 #include "failure.h"
+#include "tensor_file.h"
 
 namespace longspan::cli {
 namespace {
@@ -147,17 +148,25 @@ void add_lsh_options(OptionAdder& add, AttendOptions& options) {
   lsh.option("--local-window", "L,R", "lsh: keys this near are attended exactly, too",
              "two integers L,R of at least -1", parse_sides,
              [](LshOptions& into, const auto& sides) { into.local_window = sides; });
+  add.flag("--diagnose", options.diagnose,
+           "lsh: what was found of exact attention, on sampled rows; bucket sizes");
+  add.flag("--save-buckets", options.save_buckets, "lsh: the buckets into OUTPUT");
 }
 
 void check_lsh_options(const AttendOptions& options) {
-  const bool said =
-      !options.lsh_choices.empty() || options.lsh_preset != nullptr || options.whole_buckets;
   if (!options.lsh) {
-    if (!said) return;
-    const std::string name = !options.lsh_choices.empty() ? options.lsh_choices.front().first
-                             : options.whole_buckets      ? "--whole-buckets"
-                                                          : "--preset";
+    const std::string name = !options.lsh_choices.empty()    ? options.lsh_choices.front().first
+                             : options.whole_buckets         ? "--whole-buckets"
+                             : options.lsh_preset != nullptr ? "--preset"
+                             : options.diagnose              ? "--diagnose"
+                             : options.save_buckets          ? "--save-buckets"
+                                                             : "";
+    if (name.empty()) return;
     refuse(name + ": expected --method lsh with it, found --method exact", "--method lsh");
+  }
+  if (options.save_buckets && is_npy(options.output)) {
+    refuse("--save-buckets: expected a .safetensors OUTPUT, which holds the buckets, found " +
+           options.output);
   }
   if (options.dropout > 0) refuse("--dropout: expected none with --method lsh");
   if (options.query_chunk > 0 || options.key_chunk > 0) {
@@ -195,6 +204,7 @@ std::string effective_lsh_options(const AttendOptions& options, const LshOptions
     text += fmt::format(" --num-buckets {}", fmt::join(lsh.num_buckets, ","));
   }
   if (lsh.whole_buckets) text += " --whole-buckets";
+  if (options.save_buckets) text += " --save-buckets";
   if (lsh.local_window) {
     text += fmt::format(" --local-window={},{}", (*lsh.local_window)[0], (*lsh.local_window)[1]);
   }

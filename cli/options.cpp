@@ -156,19 +156,6 @@ CLI::Option* OptionAdder::flag(const std::string& name, bool& into, const std::s
   return app_.add_flag(name, into, help);
 }
 
-void OptionAdder::not_available(const std::string& name, bool takes_value) {
-  const auto refuse = [name, at = where()] {
-    throw Failure(kUsage, fmt::format("{}: {} is not available in this version", at, name),
-                  fmt::format("'longspan help {}' lists what is", at));
-  };
-  if (takes_value) {
-    app_.add_option_function<std::string>(name, [refuse](const std::string&) { refuse(); })
-        ->group("");
-  } else {
-    app_.add_flag_callback(name, refuse)->group("");
-  }
-}
-
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
   std::string best;
   std::size_t best_distance = 3;

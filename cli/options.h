@@ -46,8 +46,6 @@ class OptionAdder {
   CLI::Option* real(const std::string& name, std::optional<double>& into, double least,
                     const std::string& help);
   CLI::Option* flag(const std::string& name, bool& into, const std::string& help);
-  // Part of the contract, but not of this version: known, hidden, and refused with a clear word.
-  void not_available(const std::string& name, bool takes_value);
 
  private:
   std::string where() const;

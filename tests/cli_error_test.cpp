@@ -86,12 +86,6 @@ TEST_F(CliError, Usage) {
   expect(2, "bench --kernel none-such", "--kernel");
 }
 
-TEST_F(CliError, WhatIsNotAvailableYetIsNeverIgnored) {
-  for (const char* option : {"--diagnose", "--save-buckets"}) {
-    expect(2, std::string("attend IN -o OUT ") + option, "not available in this version");
-  }
-}
-
 TEST_F(CliError, TheOffsetMustBeSaidWhenLengthsDiffer) {
   expect(2, "attend IN -o OUT --causal", "--query-offset");
   expect(2, "attend IN -o OUT --window 3,0", "--query-offset");

@@ -118,8 +118,8 @@ void Rounds::number_keys(const Execution& execution) const {
       });
 }
 
-// Ranks first, in the place of the numbers' future order; then numbers; then queries sorted by
-// them.
+// Ranks first, in the place of the queries' future order; then numbers; then queries sorted by
+// them. What is sorted is not negative: until then numbers are one larger.
 void Rounds::number_queries(std::span<const std::int64_t> query_places,
                             const Execution& execution) {
   const std::int64_t lists = shape_.batch * shape_.num_heads, seqlen = shape_.seqlen_q;
@@ -140,22 +140,23 @@ void Rounds::number_queries(std::span<const std::int64_t> query_places,
       lists, base::resolve_threads(execution.threads, lists), [&](std::int64_t list, int) {
         std::int32_t* numbers = query_numbers_ + list * seqlen * rounds_;
         for (std::int64_t round = 0; round < rounds_; ++round) {
-          std::int32_t* order = query_order_ + (list * rounds_ + round) * seqlen;
-          std::int32_t* buckets = query_buckets_ + (list * hashing_.num_hashes + round) * seqlen;
+          const std::int32_t* rank = query_order_ + (list * rounds_ + round) * seqlen;
+          const std::int32_t* buckets =
+              query_buckets_ + (list * hashing_.num_hashes + round) * seqlen;
           for (std::int64_t i = 0; i < seqlen; ++i) {
             // A query before all keys looks as one of the first chunk does, one chunk earlier.
             const std::int64_t number = options_.whole_buckets ? buckets[i]
-                                        : order[i] == 0        ? -1
-                                                        : (order[i] - 1) / options_.chunk_len;
-            numbers[i * rounds_ + round] = static_cast<std::int32_t>(number);
-            buckets[i] = static_cast<std::int32_t>(number + 1);  // now what queries are sorted by
+                                        : rank[i] == 0         ? -1
+                                                               : (rank[i] - 1) / options_.chunk_len;
+            numbers[i * rounds_ + round] = static_cast<std::int32_t>(number + 1);
           }
         }
       });
-  TensorView sorted_by =
-      grid(query_buckets_, shape_.batch, shape_.num_heads, hashing_.num_hashes, seqlen);
-  sorted_by.shape[2] = rounds_;
+  TensorView sorted_by = grid(query_numbers_, shape_.batch, shape_.num_heads, rounds_, seqlen);
+  sorted_by.strides[2] = 1;
+  sorted_by.strides[3] = rounds_;
   sort_by_bucket(sorted_by, ranks, execution);
+  for (std::int64_t n = 0; n < lists * seqlen * rounds_; ++n) --query_numbers_[n];
 }
 
 mask::Range Rounds::places_of_bucket(std::int64_t b, std::int64_t h, std::int64_t round,

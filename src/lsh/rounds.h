@@ -65,6 +65,17 @@ class Rounds {
     return row(key_order_, (b * shape_.num_heads_kv + head_kv(h)) * rounds_ + round,
                shape_.seqlen_k);
   }
+  // Buckets by index, padding in one more behind the last.
+  std::span<const std::int32_t> query_buckets(std::int64_t b, std::int64_t h,
+                                              std::int64_t round) const noexcept {
+    return row(query_buckets_, (b * shape_.num_heads + h) * hashing_.num_hashes + round,
+               shape_.seqlen_q);
+  }
+  std::span<const std::int32_t> key_buckets(std::int64_t b, std::int64_t h,
+                                            std::int64_t round) const noexcept {
+    return row(key_buckets_, (b * shape_.num_heads_kv + head_kv(h)) * hashing_.num_hashes + round,
+               shape_.seqlen_k);
+  }
   // Numbers of all rounds, [index][count()].
   const std::int32_t* query_numbers(std::int64_t b, std::int64_t h) const noexcept {
     return query_numbers_ + (b * shape_.num_heads + h) * shape_.seqlen_q * rounds_;

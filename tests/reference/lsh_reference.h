@@ -54,6 +54,17 @@ struct LshGradientResult {
   LshGradients sum, magnitude;
 };
 
+// What one row has of exact attention, which is that over all pairs that it sees.
+struct LshRowDiagnosis {
+  bool sees = false;
+  double recalled_mass = 0;   // share of the weights of keys that is on pairs in some window
+  double recalled_pairs = 0;  // likewise of the pairs
+  std::vector<double> exact;  // output
+  // Pairs but that with itself: in one bucket, round by round, and not in the window of that round;
+  // in some window of rounds, and in how many of them.
+  std::int64_t in_one_bucket = 0, cut = 0, found = 0, finds = 0;
+};
+
 // `buckets`: [batch, heads, num_hashes, seqlen] as hash_vectors() lays them out; padding is moved
 // behind all others. They may be absent for a sequence of one chunk. Of the options, what concerns
 // hashing is not read.
@@ -71,6 +82,7 @@ class LshAttention {
   bool short_is_plain = true;
 
   LshResult all() const;
+  LshRowDiagnosis diagnosis(std::int64_t batch, std::int64_t head, std::int64_t query) const;
   // Of sum(output * doutput) + sum(lse * dlse); dlse may be absent.
   LshGradientResult gradients(const ConstTensorView& doutput, const ConstTensorView& dlse) const;
 

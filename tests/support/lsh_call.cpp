@@ -36,21 +36,6 @@ double norm_of(const std::vector<double>& values) {
   return std::sqrt(squares);
 }
 
-// use(reference) with the buckets that hash_vectors() gives.
-template <class Use>
-auto with_reference(const LshInputs& inputs, const Use& use) {
-  const ConstTensorView query = inputs.query;
-  Tensor buckets(DType::kInt32, heads_first(query, {inputs.lsh.num_hashes}));
-  if (inputs.shared) {
-    hash_vectors(query, buckets, inputs.lsh, inputs.options.mask);
-    return use(reference::LshAttention(query, inputs.value, buckets, inputs.lsh, inputs.options));
-  }
-  Tensor key_buckets(DType::kInt32, heads_first(inputs.key, {inputs.lsh.num_hashes}));
-  hash_vectors(query, inputs.key, buckets, key_buckets, inputs.lsh, inputs.options.mask);
-  return use(reference::LshAttention(query, inputs.key, inputs.value, buckets, key_buckets,
-                                     inputs.lsh, inputs.options));
-}
-
 }  // namespace
 
 Output run_lsh_as(DType output, const LshInputs& inputs, const Execution& execution,
@@ -69,16 +54,25 @@ Output run_lsh(const LshInputs& inputs, const Execution& execution) {
   return run_lsh_as(inputs.query.view().dtype, inputs, execution);
 }
 
-reference::LshResult truth_of(const LshInputs& inputs) {
-  return with_reference(inputs, [](const reference::LshAttention& one) { return one.all(); });
+reference::LshAttention definition_of(const LshInputs& inputs) {
+  const ConstTensorView query = inputs.query;
+  Tensor buckets(DType::kInt32, heads_first(query, {inputs.lsh.num_hashes}));
+  if (inputs.shared) {
+    hash_vectors(query, buckets, inputs.lsh, inputs.options.mask);
+    return {query, inputs.value, buckets, inputs.lsh, inputs.options};
+  }
+  Tensor key_buckets(DType::kInt32, heads_first(inputs.key, {inputs.lsh.num_hashes}));
+  hash_vectors(query, inputs.key, buckets, key_buckets, inputs.lsh, inputs.options.mask);
+  return {query, inputs.key, inputs.value, buckets, key_buckets, inputs.lsh, inputs.options};
 }
+
+reference::LshResult truth_of(const LshInputs& inputs) { return definition_of(inputs).all(); }
 
 reference::AttentionGradients gradient_truth_of(const LshInputs& inputs,
                                                 const Derivatives& derivatives) {
+  const reference::LshAttention definition = definition_of(inputs);
   const reference::LshGradientResult found =
-      with_reference(inputs, [&](const reference::LshAttention& one) {
-        return one.gradients(derivatives.output, derivatives.lse);
-      });
+      definition.gradients(derivatives.output, derivatives.lse);
   const auto set = [](const reference::LshGradients& of) {
     reference::GradientSet result;
     result.query = of.query;
@@ -90,7 +84,7 @@ reference::AttentionGradients gradient_truth_of(const LshInputs& inputs,
   reference::AttentionGradients truth;
   truth.sum = set(found.sum);
   truth.magnitude = set(found.magnitude);
-  for (const double lse : truth_of(inputs).lse) {
+  for (const double lse : definition.all().lse) {
     if (std::isfinite(lse)) truth.largest_lse = std::max(truth.largest_lse, std::fabs(lse));
   }
   return truth;

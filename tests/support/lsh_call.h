@@ -29,7 +29,8 @@ Output run_lsh_as(DType output, const LshInputs& inputs, const Execution& execut
                   Layout layout = Layout::kRowMajor);
 Output run_lsh(const LshInputs& inputs, const Execution& execution = {});
 
-// With the buckets that hash_vectors() gives.
+// The definition, with the buckets that hash_vectors() gives.
+reference::LshAttention definition_of(const LshInputs& inputs);
 reference::LshResult truth_of(const LshInputs& inputs);
 // By the row of the table of this type.
 testing::AssertionResult matches(const Output& result, const reference::LshResult& truth,

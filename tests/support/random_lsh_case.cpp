@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Draws random calls.
+// Small sequences, every option mixed with every other.
 #include "support/random_lsh_case.h"
-
-#include <vector>
 
 #include "support/compare.h"
 
 namespace longspan::test {
 
-RandomLshCase::RandomLshCase(std::uint64_t seed) : random_(seed) {
+RandomLshCase::RandomLshCase(std::uint64_t seed) : seed_(seed), random_(seed) {
   draw_shape();
   draw_options();
   draw_masks();
@@ -107,12 +105,13 @@ void RandomLshCase::draw_scores() {
 }
 
 std::string RandomLshCase::text() const {
-  std::string text = std::string(in.shared ? "shared " : "separate ") +
+  std::string line = "LONGSPAN_TEST_SEED=" + std::to_string(seed_) +
+                     " LONGSPAN_TEST_COUNT=1: " + std::string(in.shared ? "shared " : "separate ") +
                      name_of(in.query.view().dtype) + " query " + shape_string(in.query) + " key " +
                      shape_string(in.key) + " value " + shape_string(in.value) + ", kernel " +
                      execution.kernel;
   const auto say = [&](const char* name, auto value) {
-    text += std::string(", ") + name + " " + std::to_string(value);
+    line += std::string(", ") + name + " " + std::to_string(value);
   };
   say("rounds", in.lsh.num_hashes);
   say("chunk", in.lsh.chunk_len);
@@ -126,7 +125,7 @@ std::string RandomLshCase::text() const {
   say("assigned", in.lsh.self_rule == SelfRule::kAssigned);
   say("mask terms", in.options.mask.terms().size());
   say("softcap", in.options.softcap);
-  return text;
+  return line;
 }
 
 }  // namespace longspan::test

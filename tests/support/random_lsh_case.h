@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Random calls of LSH attention: shapes that nothing divides, and every option.
+// A random call of LSH attention, fully determined by its seed.
 #pragma once
 
-#include <cstdint>
 #include <string>
 
 #include "support/lsh_call.h"
@@ -14,12 +13,14 @@ namespace longspan::test {
 class RandomLshCase {
  public:
   explicit RandomLshCase(std::uint64_t seed);
-  std::string text() const;
 
   LshInputs in;
   Execution execution;
   DType output = DType::kFloat32;
   Layout layout = Layout::kRowMajor;
+
+  // The line that repeats it, and what it is.
+  std::string text() const;
 
  private:
   void draw_shape();
@@ -27,6 +28,7 @@ class RandomLshCase {
   void draw_masks();
   void draw_scores();
 
+  std::uint64_t seed_;
   Random random_;
   std::int64_t seqlen_q_ = 0, seqlen_k_ = 0, heads_ = 1;
 };

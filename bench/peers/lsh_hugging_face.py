@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Part of longspan. See LICENSE.
-"""LSHSelfAttention of Hugging Face's Reformer. Modules that hand out query_key and value stand in for
-its two projections, so that only hashing and attention are timed. The backward is autograd's over
-the layer; the model's reversible blocks would run the forward once more."""
+"""LSHSelfAttention of Hugging Face's Reformer. Modules that hand out query_key and value stand in
+for its two projections, so that only hashing and attention are timed. The backward is autograd's
+over the layer; the model's reversible blocks would run the forward once more."""
 
 from __future__ import annotations
 

@@ -49,8 +49,9 @@ test: build  ## every test
 	@ctest --preset release -j $(JOBS)
 
 .PHONY: bench
-bench: build  ## exact attention against the peaks of the same run, answers checked first (20 minutes)
+bench: build  ## exact and LSH attention against the peaks of the same run, answers checked first (40 minutes)
 	@build/release/bench/exact
+	@build/release/bench/lsh
 	@build/release/bench/memory
 	@build/release/cli/longspan bench --seqlen 512,4096 --causal=0,1 --dtype f32,bf16 -o md
 
@@ -60,7 +61,7 @@ soak: build  ## the randomised tests, SOAK_COUNT cases each, from SOAK_SEED on (
 	  LONGSPAN_TEST_SEED=$(SOAK_SEED) LONGSPAN_TEST_COUNT=$(SOAK_COUNT) ./$${test}_test --gtest_brief=1 || exit 1; done
 
 .PHONY: peers
-peers: deps  ## longspan and its peers in turn: PyTorch, ONNX Runtime, ggml (an hour, 6 GB; PEERS_ARGS="--rounds 3")
+peers: deps  ## longspan and its peers in turn: PyTorch, ONNX Runtime, ggml, Reformers (an hour, 6 GB; PEERS_ARGS="--rounds 3")
 	@tools/install_deps.sh $(PEER_PACKAGES)
 	@cmake --preset release -DLONGSPAN_PEERS=ON $(LAUNCHER) >/dev/null
 	@cmake --build --preset release -j $(JOBS) --target longspan_shim

@@ -14,6 +14,11 @@ void plain(const Shape& shape, Extras& extras) {
   static_cast<void>(extras);
 }
 
+void set_causal(const Shape& shape, Extras& extras) {
+  static_cast<void>(shape);
+  extras.options.mask = causal();
+}
+
 namespace {
 
 struct NamedFeature {
@@ -22,7 +27,6 @@ struct NamedFeature {
   std::int64_t heads_kv = 8;
 };
 
-void set_causal(const Shape&, Extras& extras) { extras.options.mask = causal(); }
 void set_causal_end(const Shape&, Extras& extras) {
   extras.options.mask = causal(QueryOffset::end());
 }
@@ -108,8 +112,6 @@ std::string name_of_shape(const Shape& s) {
   return std::to_string(s.heads) + " x " + std::to_string(s.seqlen_k) + ", d " +
          std::to_string(s.head_dim);
 }
-
-const DType kTypes[] = {DType::kFloat32, DType::kBFloat16};
 
 std::vector<Shape> plain_shapes(bool full) {
   std::vector<Shape> shapes;

@@ -14,6 +14,10 @@ namespace longspan::bench {
 // No feature: every key is visible.
 void plain(const Shape& shape, Extras& extras);
 
+void set_causal(const Shape& shape, Extras& extras);
+
+inline constexpr DType kTypes[] = {DType::kFloat32, DType::kBFloat16};
+
 // What a row is compared to in the same round, beside the peak.
 enum class Against {
   kNothing,

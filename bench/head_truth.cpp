@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "answer_error.h"
 #include "reference/attention_reference.h"
 #include "reference/mask_reference.h"
 #include "reference/philox_reference.h"
@@ -24,17 +25,11 @@ double dropout_factor(const Dropout& dropout, std::int64_t head, std::int64_t qu
   return reference::keeps(dropout, 0, head, query, key) ? 1 / (1 - dropout.probability) : 0;
 }
 
-// [1, rows, heads, dim] -> element (row, dim) of one head.
-double element(const ConstTensorView& view, std::int64_t row, std::int64_t head, std::int64_t dim) {
-  return reference::read_element(
-      view, row * view.strides[1] + head * view.strides[2] + dim * view.strides[3]);
-}
-
 std::vector<double> rows_of(const ConstTensorView& view, std::int64_t head) {
   std::vector<double> rows;
   rows.reserve(static_cast<std::size_t>(view.shape[1] * view.shape[3]));
   for (std::int64_t i = 0; i < view.shape[1]; ++i) {
-    for (std::int64_t c = 0; c < view.shape[3]; ++c) rows.push_back(element(view, i, head, c));
+    for (std::int64_t c = 0; c < view.shape[3]; ++c) rows.push_back(read(view, i, head, c));
   }
   return rows;
 }
@@ -60,7 +55,7 @@ HeadTruth::HeadTruth(const Problem& problem, std::int64_t head)
   const std::int64_t head_kv = head / (problem.shape().heads / problem.shape().heads_kv);
   value_ = rows_of(problem.value(), head_kv);
   for (std::int64_t c = 0; c < dim_; ++c) {
-    for (std::int64_t j = 0; j < keys_; ++j) key_.push_back(element(problem.key(), j, head_kv, c));
+    for (std::int64_t j = 0; j < keys_; ++j) key_.push_back(read(problem.key(), j, head_kv, c));
   }
   if (is_given(problem.gradients().query)) doutput_ = rows_of(problem.doutput(), head);
 }

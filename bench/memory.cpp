@@ -13,7 +13,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "problem.h"
+#include "lsh_problem.h"
 
 namespace longspan::bench {
 namespace {
@@ -27,6 +27,20 @@ constexpr std::array<Column, 4> kColumns{{{"forward, float32", DType::kFloat32, 
                                           {"forward, bfloat16", DType::kBFloat16, false},
                                           {"backward, float32", DType::kFloat32, true},
                                           {"backward, bfloat16", DType::kBFloat16, true}}};
+
+struct Table {
+  const char* name;
+  const char* title;
+  std::int64_t heads;
+  int last_power;  // of 2, tokens
+};
+constexpr Table kExact{"exact", "1 head, d 64, causal window of 1024", 1, 20};
+constexpr Table kLsh{"lsh", "LSH attention, 8 heads, d 64, causal, 4 hash rounds", 8, 16};
+
+struct Bytes {
+  long long measured = 0;
+  long long planned = 0;  // workspace_bytes of the plan
+};
 
 // A causal window of 1024 keys, so that a million tokens end.
 void set_window(const Shape&, Extras& extras) { extras.options.mask = window(1023, 0); }
@@ -51,62 +65,79 @@ void reset_peak() {
   if (!clear.flush()) throw std::runtime_error("/proc/self/clear_refs cannot be written");
 }
 
-std::int64_t measure(std::int64_t seqlen, const Column& column) {
-  const Problem problem({1, 1, seqlen, seqlen, 64, column.dtype}, set_window, column.backward);
+template <class AnyProblem>
+Bytes measure(const AnyProblem& problem, bool backward, std::size_t planned) {
   touch(problem.result().output);
   touch(problem.result().lse);
   touch(problem.gradients().query);
   touch(problem.gradients().key);
   touch(problem.gradients().value);
-  if (column.backward) problem.forward({});
+  if (backward) problem.forward({});
   reset_peak();
   const std::int64_t before = peak_bytes();
-  column.backward ? problem.backward({}) : problem.forward({});
-  return peak_bytes() - before;
+  backward ? problem.backward({}) : problem.forward({});
+  return {peak_bytes() - before, static_cast<long long>(planned)};
 }
 
-double measure_apart(std::int64_t seqlen, std::size_t column) {
+Bytes measure(const std::string& table, std::int64_t seqlen, const Column& column) {
+  if (table == kLsh.name) {
+    const LshProblem problem({kLsh.heads, kLsh.heads, seqlen, seqlen, 64, column.dtype}, {},
+                             column.backward);
+    return measure(problem, column.backward, problem.plan(column.backward, {}).workspace_bytes);
+  }
+  const Problem problem({kExact.heads, kExact.heads, seqlen, seqlen, 64, column.dtype}, set_window,
+                        column.backward);
+  const auto plan = column.backward ? plan_attention_backward : plan_attention;
+  return measure(
+      problem, column.backward,
+      plan(problem.query(), problem.key(), problem.value(), problem.options(), {}).workspace_bytes);
+}
+
+Bytes measure_apart(const Table& table, std::int64_t seqlen, std::size_t column) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   const std::string command =
-      "'" + self + "' " + std::to_string(seqlen) + " " + std::to_string(column);
+      "'" + self + "' " + table.name + " " + std::to_string(seqlen) + " " + std::to_string(column);
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> child(popen(command.c_str(), "r"), pclose);
-  long long bytes = 0;
-  if (child == nullptr || std::fscanf(child.get(), "%lld", &bytes) != 1) {
+  Bytes bytes;
+  if (child == nullptr ||
+      std::fscanf(child.get(), "%lld %lld", &bytes.measured, &bytes.planned) != 2) {
     throw std::runtime_error("could not run " + command);
   }
-  return static_cast<double>(bytes) / (1 << 20);
+  return bytes;
 }
 
-void print_table() {
-  std::printf(
-      "### Memory above inputs and outputs, MiB: 1 head, d 64, causal window of 1024, %d "
-      "threads\n\n",
-      available_threads());
+void print_table(const Table& table) {
+  const auto mebibytes = [](long long bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  std::printf("### Memory above inputs and outputs, MiB (planned): %s, %d threads\n\n", table.title,
+              available_threads());
   std::printf("| tokens |");
   for (const Column& column : kColumns) std::printf(" %s |", column.title);
   std::printf("\n|---|---|---|---|---|\n");
-  for (int power = 10; power <= 20; power += 2) {
+  for (int power = 10; power <= table.last_power; power += 2) {
     std::printf("| 2^%d |", power);
     for (std::size_t column = 0; column < kColumns.size(); ++column) {
-      std::printf(" %.1f |", measure_apart(std::int64_t{1} << power, column));
+      const Bytes bytes = measure_apart(table, std::int64_t{1} << power, column);
+      std::printf(" %.1f (%.1f) |", mebibytes(bytes.measured), mebibytes(bytes.planned));
       std::fflush(stdout);
     }
     std::printf("\n");
   }
+  std::printf("\n");
 }
 
 }  // namespace
 }  // namespace longspan::bench
 
-// usage: memory, or for one number in bytes: memory TOKENS COLUMN
+// usage: memory, or for two numbers in bytes: memory TABLE TOKENS COLUMN
 int main(int argc, char** argv) {
   using namespace longspan::bench;
   try {
-    if (argc == 3) {
-      std::printf("%lld\n", static_cast<long long>(
-                                measure(std::stoll(argv[1]), kColumns.at(std::stoull(argv[2])))));
+    if (argc == 4) {
+      const Bytes bytes = measure(argv[1], std::stoll(argv[2]), kColumns.at(std::stoull(argv[3])));
+      std::printf("%lld %lld\n", bytes.measured, bytes.planned);
     } else {
-      print_table();
+      print_table(kExact);
+      print_table(kLsh);
     }
     return 0;
   } catch (const std::exception& error) {

@@ -31,18 +31,24 @@ std::vector<double> shares(const Rounds& rounds) {
 // The fastest call over the highest peak: what no disturbance of the peak can flatter.
 double best_share(const Rounds& rounds) { return largest(rounds.rate) / largest(rounds.peak); }
 
-std::string table_row(const Row& row) {
-  const std::string start = fmt::format("| {} | {} | {} |", row.work, name_of(row.dtype),
-                                        row.kernel.empty() ? "-" : row.kernel);
-  if (!row.problem.empty()) return fmt::format("{} {} | | | | | | |", start, row.problem);
+std::string table_row(const Row& row, std::size_t further) {
+  std::string line = fmt::format("| {} | {} | {} |", row.work, name_of(row.dtype),
+                                 row.kernel.empty() ? "-" : row.kernel);
+  if (!row.problem.empty()) {
+    line += " " + row.problem;
+    for (std::size_t n = 0; n < further + 6; ++n) line += " |";
+    return line;
+  }
   const Rounds& r = row.rounds;
-  const std::string share = r.peak.empty()
-                                ? "not measured | - | -"
-                                : fmt::format("{:.1f} | {:.1f} % | {:.1f} %", median(r.peak) * 1e-9,
-                                              100 * median(shares(r)), 100 * best_share(r));
-  const std::string ratio = r.ratio.empty() ? "-" : fmt::format("{:.3f}", median(r.ratio));
-  return fmt::format("{} {:.3g} | {:.1f} | {} | {} | {:.1e} |", start, 1e3 * median(r.seconds),
-                     median(r.rate) * 1e-9, share, ratio, row.error);
+  line += fmt::format(" {:.3g} | {:.1f} |", 1e3 * median(r.seconds), median(r.rate) * 1e-9);
+  line += r.peak.empty() ? " not measured | - | - |"
+                         : fmt::format(" {:.1f} | {:.1f} % | {:.1f} % |", median(r.peak) * 1e-9,
+                                       100 * median(shares(r)), 100 * best_share(r));
+  for (std::size_t n = 0; n < further; ++n) {
+    const bool given = n < r.further.size() && !r.further[n].empty();
+    line += given ? fmt::format(" {:.3g} |", median(r.further[n])) : " - |";
+  }
+  return line + fmt::format(" {:.1e} |", row.error);
 }
 
 }  // namespace
@@ -66,22 +72,27 @@ Report::Report(bool json, nlohmann::ordered_json machine)
 }
 
 void Report::begin_table(const std::string& title, const std::string& unit,
-                         const std::string& ratio) {
+                         const std::vector<std::string>& further) {
   title_ = title;
   unit_ = unit;
-  ratio_ = ratio;
+  further_ = further;
   if (json_) return;
+  std::string names, rule;
+  for (const std::string& name : further) {
+    names += " " + name + " |";
+    rule += "---|";
+  }
   fmt::print(
       "\n### {}\n\n"
-      "| work | type | kernel | ms | {} | peak | of the peak, median | best | {} | error |\n"
-      "|---|---|---|---|---|---|---|---|---|---|\n",
-      title, unit, ratio);
+      "| work | type | kernel | ms | {} | peak | of the peak, median | best |{} error |\n"
+      "|---|---|---|---|---|---|---|---|{}---|\n",
+      title, unit, names, rule);
   std::fflush(stdout);
 }
 
 void Report::add(const Row& row) {
   if (!json_) {
-    fmt::print("{}\n", table_row(row));
+    fmt::print("{}\n", table_row(row, further_.size()));
     std::fflush(stdout);
     return;
   }
@@ -100,9 +111,8 @@ void Report::add(const Row& row) {
       entry["share_median"] = median(shares(r));
       entry["share_best"] = best_share(r);
     }
-    if (!r.ratio.empty()) {
-      entry["ratio"] = ratio_;
-      entry["ratio_median"] = median(r.ratio);
+    for (std::size_t n = 0; n < r.further.size(); ++n) {
+      if (!r.further[n].empty()) entry["medians"][further_[n]] = median(r.further[n]);
     }
     entry["rel_l2"] = row.error;
   }

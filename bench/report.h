@@ -16,8 +16,8 @@ namespace longspan::bench {
 struct Rounds {
   std::vector<double> seconds;
   std::vector<double> rate;
-  std::vector<double> peak;   // empty: not measured
-  std::vector<double> ratio;  // empty: compared to nothing
+  std::vector<double> peak;                  // empty: not measured
+  std::vector<std::vector<double>> further;  // the table's further columns; empty: nothing to say
 };
 
 struct Row {
@@ -34,13 +34,16 @@ double median(std::vector<double> numbers);
 class Report {
  public:
   Report(bool json, nlohmann::ordered_json machine);
-  void begin_table(const std::string& title, const std::string& unit, const std::string& ratio);
+  // `unit` of the rates; `further`: columns whose medians are quoted as they are.
+  void begin_table(const std::string& title, const std::string& unit,
+                   const std::vector<std::string>& further);
   void add(const Row& row);
   void end();  // prints the JSON
 
  private:
   bool json_;
-  std::string title_, unit_, ratio_;
+  std::string title_, unit_;
+  std::vector<std::string> further_;
   nlohmann::ordered_json record_;
 };
 

@@ -15,54 +15,7 @@
 namespace longspan::bench {
 namespace {
 
-constexpr int kForwardRows = 32;
-constexpr int kGradientRows = 8;
 constexpr std::int64_t kBatch = 8;  // queries computed together
-
-// What the library promises for inputs like these.
-struct Tolerance {
-  double output, gradient, lse_absolute, lse_relative;
-};
-Tolerance tolerance_of(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return {5e-4, 2e-3, 1e-5, 1e-6};
-    case DType::kBFloat16:
-      return {4e-3, 1e-2, 2e-4, 1e-6};
-    default:
-      return {2e-6, 1e-5, 2e-6, 1e-6};
-  }
-}
-
-// Relative L2 of what was compared; NaN where there was nothing to compare with.
-class Difference {
- public:
-  void add(double actual, double expected) {
-    delta_ += (actual - expected) * (actual - expected);
-    norm_ += expected * expected;
-  }
-  double relative() const { return std::sqrt(delta_ / norm_); }
-
- private:
-  double delta_ = 0, norm_ = 0;
-};
-
-void include(AnswerError& error, const Difference& difference, double tolerance) {
-  const double relative = difference.relative();
-  if (!(relative <= tolerance)) error.within = false;
-  if (!(relative <= error.rel_l2)) error.rel_l2 = relative;
-}
-
-// Spread over a range of n, without a pattern that a block size could share.
-std::int64_t spread(std::int64_t sample, std::int64_t n) {
-  return static_cast<std::int64_t>((static_cast<std::uint64_t>(sample) * 2654435761U) %
-                                   static_cast<std::uint64_t>(n));
-}
-
-double read(const ConstTensorView& view, std::int64_t row, std::int64_t head, std::int64_t dim) {
-  return reference::read_element(
-      view, row * view.strides[1] + head * view.strides[2] + dim * view.strides[3]);
-}
 
 // Everything that is a sum over the queries of one head, for the sampled keys.
 struct KeySums {
@@ -215,12 +168,7 @@ AnswerError check_forward(const Problem& problem) {
         output.add(read(problem.result().output, i, h, c), row.output[static_cast<std::size_t>(c)]);
       }
       const TensorView& lse = problem.result().lse;
-      const double found = reference::read_element(lse, h * lse.strides[1] + i);
-      const double off = found == row.lse ? 0 : std::fabs(found - row.lse);
-      if (!(off <= tolerance.lse_absolute + tolerance.lse_relative * std::fabs(row.lse))) {
-        error.within = false;
-      }
-      if (!(off <= error.lse)) error.lse = off;
+      include_lse(error, reference::read_element(lse, h * lse.strides[1] + i), row.lse, tolerance);
     }
   }
   include(error, output, tolerance.output);

@@ -4,15 +4,10 @@
 // The literal answer, in float64, of sampled rows: what has to agree before anything is timed.
 #pragma once
 
+#include "answer_error.h"
 #include "problem.h"
 
 namespace longspan::bench {
-
-struct AnswerError {
-  double rel_l2 = 0;   // the worst of the tensors compared
-  double lse = 0;      // largest absolute error
-  bool within = true;  // the tolerances of the type; false for NaN
-};
 
 // 32 rows over heads and queries: output and lse.
 AnswerError check_forward(const Problem& problem);

@@ -14,9 +14,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-Work = Literal["forward", "backward", "decode"]
+Work = Literal["forward", "backward", "decode", "training"]  # training: forward and backward
+Lsh = Literal["", "hf", "lucidrains"]  # whose LSH attention it is; none: exact attention
 DType = Literal["float32", "bfloat16"]
 Arrays = dict[str, np.ndarray]
+
+LSH_ROUNDS = 4
+LSH_CHUNK = 64  # and as many keys before it
 
 # Calls of a decode read copies of key and value in turn, together at least this much: no cache
 # holds them. It is what the loop that measures the bandwidth reads, too.
@@ -44,6 +48,7 @@ class Case:
     head_dim: int
     causal: bool = False
     long: bool = False  # minutes with any peer: only with --full
+    lsh: Lsh = ""  # shared query and key, causal
 
     @property
     def name(self) -> str:
@@ -52,7 +57,8 @@ class Case:
             return (f"decode, {self.heads}/{self.heads_kv} heads, {self.seqlen_k} keys, "
                     f"d {self.head_dim}")
         tail = ", causal" if self.causal else ""
-        return f"{self.work}, {self.heads} x {self.seqlen_k}, d {self.head_dim}{tail}"
+        head = "LSH " if self.lsh else ""
+        return f"{head}{self.work}, {self.heads} x {self.seqlen_k}, d {self.head_dim}{tail}"
 
     @property
     def element_bytes(self) -> int:
@@ -66,9 +72,23 @@ class Case:
 
     @property
     def flop(self) -> float:
-        """Two products, half of them with a causal mask; five in the backward."""
-        pairs = self.heads * self.seqlen_q * self.seqlen_k * (0.5 if self.causal else 1.0)
-        return pairs * self.head_dim * (10.0 if self.work == "backward" else 4.0)
+        """Two products, half of them with a causal mask; five in the backward. LSH attention: all
+        pairs of its windows."""
+        keys = (LSH_ROUNDS * 2 * LSH_CHUNK if self.lsh
+                else self.seqlen_k * (0.5 if self.causal else 1.0))
+        products = {"forward": 2, "decode": 2, "backward": 5, "training": 7}[self.work]
+        return 2.0 * products * self.heads * self.seqlen_q * keys * self.head_dim
+
+    @property
+    def lsh_buckets(self) -> tuple[int, ...]:
+        """Factors of the number of buckets: the peer's choice, which ours takes, too."""
+        chunks = self.seqlen_k // LSH_CHUNK
+        if self.lsh == "lucidrains":
+            return (chunks,)
+        power = (2 * chunks).bit_length() - 1
+        if 2**power <= 2 * LSH_CHUNK:
+            return (2**power,)
+        return (2**(power // 2), 2**(power - power // 2))
 
     @property
     def copies(self) -> int:
@@ -106,6 +126,13 @@ class Call(Protocol):
 
     def answer(self) -> Arrays:
         """What the last run gave, [seqlen, heads, head_dim]: output, or dquery, dkey, dvalue."""
+
+
+class LshCall(Call, Protocol):
+    """One of LSH attention; the answer is output, and with training dquery_key and dvalue."""
+
+    def buckets(self) -> np.ndarray:
+        """[rounds, seqlen] of the last head in the last run."""
 
 
 Prepare = Callable[[Case, Inputs, int], Call]

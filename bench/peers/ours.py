@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from case import Arrays, Case, Inputs, Skip, from_bfloat16, to_bfloat16
+from case import LSH_ROUNDS, Arrays, Case, Inputs, Skip, from_bfloat16, to_bfloat16
 
 
 class _BenchCall(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64)
                 for name in ("seqlen_q", "seqlen_k", "heads", "heads_kv", "head_dim")]
     _fields_ += [(name, ctypes.c_int32) for name in ("bfloat16", "causal", "threads")]
-    _fields_ += [("kernel", ctypes.c_char_p)]
+    _fields_ += [("kernel", ctypes.c_char_p), ("num_buckets", ctypes.c_int64 * 2)]
+    _fields_ += [(name, ctypes.c_int32) for name in ("lsh", "num_hashes")]
 
 
 class _BenchInputs(ctypes.Structure):
@@ -52,7 +53,7 @@ class Longspan:
 
     def prepare(self, case: Case, inputs: Inputs) -> OurCall:
         """A call of longspan in its own layout, [seqlen, heads, head_dim]."""
-        return OurCall(self, case, inputs)
+        return (OurLshCall if case.lsh else OurCall)(self, case, inputs)
 
 
 class OurCall:
@@ -72,7 +73,9 @@ class OurCall:
                            "dvalue": np.zeros_like(self._values[0])}
         self._call = _BenchCall(case.seqlen_q, case.seqlen_k, case.heads, case.heads_kv,
                                 case.head_dim, int(case.dtype == "bfloat16"), int(case.causal),
-                                longspan.threads, longspan.wanted_kernel)
+                                longspan.threads, longspan.wanted_kernel,
+                                (ctypes.c_int64 * 2)(*(case.lsh_buckets if case.lsh else ())),
+                                ["", "hf", "lucidrains"].index(case.lsh), LSH_ROUNDS)
         if case.work == "backward":  # which needs what the forward gives
             self._run("bench_forward", self._output, self._lse)
 
@@ -109,3 +112,29 @@ class OurCall:
         if self._case.dtype == "float32":
             return dict(found)
         return {name: from_bfloat16(bits) for name, bits in found.items()}
+
+
+class OurLshCall(OurCall):
+    """LSH attention with the peer's options."""
+
+    def run(self, copy: int) -> None:
+        """One call; training is a forward and a backward."""
+        del copy  # there is one
+        self._run("bench_lsh_forward", self._output, self._lse)
+        if self._case.work == "training":
+            self._run("bench_lsh_backward", self._output, self._lse, self._doutput,
+                      self._gradients["dquery"], self._gradients["dvalue"])
+
+    def answer(self) -> Arrays:
+        """Results; float32 is what peers have."""
+        found = {"output": self._output}
+        if self._case.work == "training":
+            found |= {"dquery_key": self._gradients["dquery"],
+                      "dvalue": self._gradients["dvalue"]}
+        return found
+
+    def buckets(self) -> np.ndarray:
+        """Hashes once more."""
+        buckets = np.zeros((self._case.heads, LSH_ROUNDS, self._case.seqlen_q), dtype=np.int32)
+        self._run("bench_lsh_buckets", buckets)
+        return buckets[-1]

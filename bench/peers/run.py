@@ -21,13 +21,14 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import truth
-from case import Call, Case, DType, Inputs, NoRow, Skip, Work
+from case import Call, Case, DType, Inputs, Lsh, LshCall, NoRow, Skip, Work
 from ours import Longspan, OurCall
 
 PEERS = ("torch_sdpa", "torch_flex", "torch_naive", "onnxruntime_mha", "ggml_flash",
-         "two_products", "two_products_openblas")
+         "two_products", "two_products_openblas", "lsh_hugging_face", "lsh_reformer_pytorch")
 PAUSE_SECONDS = 0.05     # longer than libgomp, TBB and OpenBLAS spin
 SAMPLE_SECONDS = 0.02    # shorter calls are repeated to this in each round
 SLOW_PEER = 4            # times our time: then SLOW_ROUNDS show it
@@ -38,7 +39,7 @@ HEADER = ("| work | type | peer | rounds | ours ms, median (min) | peer ms, medi
 
 
 def cases(full: bool) -> list[Case]:
-    """The rows: forward, causal, backward, decode."""
+    """The rows: forward, causal, backward, decode, LSH attention."""
     rows = []
     works: tuple[Work, ...] = ("forward", "backward")
     dtypes: tuple[DType, ...] = ("float32", "bfloat16")
@@ -53,6 +54,12 @@ def cases(full: bool) -> list[Case]:
         for heads, heads_kv, keys, dim in ((32, 8, 32768, 128), (8, 8, 65536, 64),
                                            (32, 32, 8192, 128)):
             rows.append(Case("decode", dtype, 1, keys, heads, heads_kv, dim))
+    lsh: tuple[Lsh, ...] = ("hf", "lucidrains")
+    trained: tuple[Work, ...] = ("forward", "training")
+    for whose in lsh:
+        for work in trained:
+            rows += [Case(work, "float32", seqlen, seqlen, 8, 8, 64, True, seqlen > 16384, whose)
+                     for seqlen in (4096, 16384, 65536)]
     return [row for row in rows if full or not row.long]
 
 
@@ -129,6 +136,13 @@ def check(found: float, tolerance: float, who: str) -> None:
         raise Skip(f"{who} answer is WRONG: relative L2 {found:.2g}")
 
 
+def expected_of(case: Case, inputs: Inputs, call: Call) -> truth.Arrays:
+    """The answer that the call's last run should have given; LSH depends on its random buckets."""
+    if case.lsh:
+        return truth.lsh(case, inputs, cast(LshCall, call).buckets())
+    return truth.attention(case, inputs)
+
+
 class Runner:
     """Everything that is the same for all rows."""
 
@@ -139,10 +153,10 @@ class Runner:
     def check_ours(self, case: Case, inputs: Inputs) -> tuple[OurCall, truth.Arrays, float]:
         """Our call, checked."""
         ours = self._longspan.prepare(case, inputs)
-        expected = truth.attention(case, inputs)
         ours.run(0)
+        expected = expected_of(case, inputs, ours)
         error = truth.error(ours.answer(), expected)
-        kind = "gradient" if case.work == "backward" else "output"
+        kind = "gradient" if case.work in ("backward", "training") else "output"
         check(error, truth.OUR_TOLERANCE[case.dtype, kind], "our")
         return ours, expected, error
 
@@ -153,8 +167,11 @@ class Runner:
         theirs.run(0)
         if not getattr(peer, "SOFTMAX", True):
             expected = truth.products(case, inputs)
+        elif case.lsh:
+            expected = expected_of(case, inputs, theirs)
         result.their_error = truth.error(theirs.answer(), expected)
-        check(result.their_error, truth.PEER_TOLERANCE[case.dtype], "the peer's")
+        check(result.their_error, truth.LSH_PEER_TOLERANCE if case.lsh
+              else truth.PEER_TOLERANCE[case.dtype], "the peer's")
 
         our_repeats, their_repeats = repeats_of(ours, case), repeats_of(theirs, case)
         rounds, kernel = self._rounds, ours.kernel
@@ -179,6 +196,8 @@ class Runner:
             print(result.row(), flush=True)
             return [result]
         for peer in peers:
+            if getattr(peer, "LSH", "") != case.lsh:
+                continue
             result = Result(case, f"{peer.NAME} {peer.version()}", our_error=our_error)
             try:
                 self.compare(ours, peer, case, inputs, expected, result)
@@ -227,7 +246,8 @@ def main() -> int:
     parser.add_argument("--peers", default=",".join(PEERS), help="names of files in this folder")
     parser.add_argument("--only", default="", help="rows whose name and type hold this text")
     parser.add_argument("--kernel", default="", help="ours; default: the best")
-    parser.add_argument("--full", action="store_true", help="8 x 16384 as well (hours)")
+    parser.add_argument("--full", action="store_true",
+                        help="8 x 16384, LSH of 65536 (18 GiB) as well (hours)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
 

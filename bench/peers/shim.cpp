@@ -8,6 +8,7 @@
 #include <string>
 
 #include "longspan/attention.h"
+#include "longspan/lsh_attention.h"
 #include "peaks.h"
 
 namespace {
@@ -35,6 +36,10 @@ struct BenchCall {
   std::int64_t seqlen_q, seqlen_k, heads, heads_kv, head_dim;
   std::int32_t bfloat16, causal, threads;
   const char* kernel;  // empty: the best
+  // LSH attention of shared query and key: factors (0: there is none), 1 Hugging Face's choices, 2
+  // reformer-pytorch's, rounds.
+  std::int64_t num_buckets[2];
+  std::int32_t lsh, num_hashes;
 };
 
 struct BenchInputs {
@@ -82,6 +87,15 @@ Views views_of(const BenchCall& call, const BenchInputs& inputs) {
   return views;
 }
 
+LshOptions lsh_options_of(const BenchCall& call) {
+  LshOptions options = call.lsh == 1 ? hf_reformer() : lucidrains();
+  options.num_hashes = call.num_hashes;
+  for (const std::int64_t factor : call.num_buckets) {
+    if (factor != 0) options.num_buckets.push_back(factor);
+  }
+  return options;
+}
+
 }  // namespace
 
 extern "C" {
@@ -91,7 +105,10 @@ int bench_kernel(const BenchCall* call, const BenchInputs* inputs, char* name) {
   return guarded([&] {
     const Views v = views_of(*call, *inputs);
     const std::string found =
-        plan_attention(v.query, v.key, v.value, v.options, v.execution).kernel;
+        call->lsh != 0 ? plan_lsh_attention(v.query, {}, v.value, lsh_options_of(*call), v.options,
+                                            v.execution)
+                             .kernel
+                       : plan_attention(v.query, v.key, v.value, v.options, v.execution).kernel;
     name[found.copy(name, 31)] = '\0';
   });
 }
@@ -123,6 +140,37 @@ int bench_backward(const BenchCall* call, const BenchInputs* inputs, void* outpu
     into.value = key_rows(*call, dvalue);
     attention_backward(v.query, v.key, v.value, {query_rows(*call, output), lse_rows(*call, lse)},
                        {query_rows(*call, writable(doutput)), {}}, into, v.options, v.execution);
+  });
+}
+
+int bench_lsh_forward(const BenchCall* call, const BenchInputs* inputs, void* output, float* lse) {
+  return guarded([&] {
+    const Views v = views_of(*call, *inputs);
+    lsh_attention(v.query, {}, v.value, {query_rows(*call, output), lse_rows(*call, lse)},
+                  lsh_options_of(*call), v.options, v.execution);
+  });
+}
+
+int bench_lsh_backward(const BenchCall* call, const BenchInputs* inputs, void* output, float* lse,
+                       const void* doutput, void* dquery_key, void* dvalue) {
+  return guarded([&] {
+    const Views v = views_of(*call, *inputs);
+    Gradients into;
+    into.query = query_rows(*call, dquery_key);
+    into.value = query_rows(*call, dvalue);
+    lsh_attention_backward(v.query, {}, v.value, {query_rows(*call, output), lse_rows(*call, lse)},
+                           {query_rows(*call, writable(doutput)), {}}, into, lsh_options_of(*call),
+                           v.options, v.execution);
+  });
+}
+
+// [heads, num_hashes, seqlen] of those two calls.
+int bench_lsh_buckets(const BenchCall* call, const BenchInputs* inputs, std::int32_t* buckets) {
+  return guarded([&] {
+    const Views v = views_of(*call, *inputs);
+    hash_vectors(v.query,
+                 tensor(buckets, DType::kInt32, {call->heads, call->num_hashes, call->seqlen_q}),
+                 lsh_options_of(*call), {}, v.execution);
   });
 }
 

@@ -5,9 +5,11 @@
 // number by number, for every type, any size, any strides.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "base/visit_dtype.h"
@@ -168,6 +170,91 @@ TEST(KernelRows, ResultsAreScaledAndRoundedOnce) {
         }
       }
     });
+  });
+}
+
+// Rows by an index list, all ways of packing: the same bytes as from rows that stand in that order.
+TEST(KernelRows, AnIndexNamesRows) {
+  for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
+    const std::int64_t width = std::int64_t{table.lanes} * vectors;
+    Random random(23);
+    for_each_shape(table, vectors, [&](const Rows& rows, std::int64_t count, std::int64_t dim) {
+      if (!packs(table, rows.dtype)) return;
+      std::vector<std::int32_t> index(at(3 + count));
+      for (std::int32_t& n : index) n = static_cast<std::int32_t>(random.between(0, count + 2));
+      Rows ordered = rows;
+      for (std::int64_t r = 0; r < 3 + count; ++r) {
+        for (std::int64_t c = 0; c < dim; ++c) ordered.set(r, c, rows.get(index[at(r)], c));
+      }
+      base::RowSource by_index = rows.source();
+      by_index.index = index.data();
+      const std::int64_t rows_of_values = table.format.rows(dim);
+      const auto packed = [&](const base::RowSource& source, int way) {
+        const std::int64_t deep = table.format.depth(std::max(dim, count));
+        Lines<std::byte> out(
+            at((std::max(width, table.format.rows(count)) + rows_of_values + 64) * (deep + 64) * 8),
+            std::byte{0});
+        if (way == 0) table.pack_query(source, 3, count, dim, width, out.data());
+        if (way == 1) table.pack_keys(source, 3, count, dim, out.data());
+        if (way == 2) table.pack_values(source, 3, count, dim, out.data());
+        if (way == 3) table.pack_padded(source, 3, count, dim, count + 1, dim + 3, out.data());
+        return out;
+      };
+      for (const int way : {0, 1, 2, 3}) {
+        ASSERT_TRUE(packed(by_index, way) == packed(ordered.source(), way)) << way;
+      }
+    });
+  });
+}
+
+// keep * what is there + panel * factor, in rows named by an index; without `keep` NaN is
+// forgotten.
+TEST(KernelRows, PanelsAreAddedToIndexedRows) {
+  for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
+    const std::int64_t width = std::int64_t{table.lanes} * vectors;
+    Random random(24);
+    for (const std::int64_t count : {std::int64_t{1}, width - 1, width}) {
+      if (count < 1) continue;
+      for (const std::int64_t dim : {1, 15, 33, 64}) {
+        for (const std::int64_t dim_stride : {1, 2}) {
+          const std::int64_t stride = dim * dim_stride + 5, all = count + 7;
+          Lines<T> rows(at(all * stride)), panel(at(dim * width)), factors(at(width)),
+              keep(at(width));
+          for (Lines<T>* array : {&rows, &panel, &factors, &keep}) {
+            for (T& x : *array) x = static_cast<T>(random.normal());
+          }
+          std::vector<std::int32_t> index;  // all different, not in order
+          for (std::int64_t n = 0; n < all; ++n) index.push_back(static_cast<std::int32_t>(n));
+          for (std::int64_t n = all - 1; n > 0; --n) {
+            std::swap(index[at(n)], index[at(random.between(0, n))]);
+          }
+          for (const bool replaces : {false, true}) {
+            Lines<T> found = rows;
+            if (replaces) {
+              for (std::int64_t lane = 0; lane < count; ++lane) {
+                found[at(index[at(2 + lane)] * stride)] = std::numeric_limits<T>::quiet_NaN();
+              }
+            }
+            Lines<T> truth = found;
+            const base::RowTarget target{found.data(),
+                                         sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, stride,
+                                         dim_stride, index.data()};
+            table.add_panel(target, 2, count, dim, width, panel.data(), factors.data(),
+                            replaces ? nullptr : keep.data());
+            for (std::int64_t lane = 0; lane < count; ++lane) {
+              for (std::int64_t d = 0; d < dim; ++d) {
+                T& x = truth[at(index[at(2 + lane)] * stride + d * dim_stride)];
+                const T part = panel[at(d * width + lane)] * factors[at(lane)];
+                x = replaces ? part : keep[at(lane)] * x + part;
+              }
+            }
+            for (std::size_t n = 0; n < truth.size(); ++n) {
+              ASSERT_NEAR(found[n], truth[n], 1e-6 * (1 + std::fabs(truth[n]))) << n;
+            }
+          }
+        }
+      }
+    }
   });
 }
 

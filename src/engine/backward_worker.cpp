@@ -7,6 +7,7 @@
 #include "engine/backward_worker.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/check.h"
 #include "engine/bias_gradient.h"
@@ -180,9 +181,12 @@ void BackwardWorker<T>::add_dquery(const BackwardTask<T>& task, const BackwardHe
   // The first range that the panel sees replaces what is there, the last completes it.
   const PanelQueries& queries = panel.queries;
   const RowTarget& sum = head.dquery_sum;
+  std::array<T, kernel::kMaxWidth> scales, ones;
+  scales.fill(static_cast<T>(call_.scale));
+  ones.fill(T{1});
+  const bool replace = panel.keys.begin >= task.keys.begin;
   call_.kernel->add_panel(sum, queries.first, queries.count, call_.head_dim, panel.width,
-                          panel.dquery_lanes, static_cast<T>(call_.scale),
-                          panel.keys.begin >= task.keys.begin);
+                          panel.dquery_lanes, scales.data(), replace ? nullptr : ones.data());
   if (panel.keys.end > task.keys.end || head.dquery.data == nullptr) return;
   call_.kernel->store_rows(head.dquery, queries.first, queries.count, call_.head_dim,
                            static_cast<const T*>(sum.data) + queries.first * sum.row_stride,

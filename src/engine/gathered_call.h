@@ -44,7 +44,7 @@ template <class T>
 struct GatheredHead {
   std::int64_t batch = 0;
   std::int64_t head = 0;
-  RowSource query;
+  RowSource query;  // these have dim_stride 1
   RowSource key;
   RowSource value;
   const T* key_factors = nullptr;  // [seqlen_k], of the rows of keys; null: 1
@@ -72,7 +72,6 @@ struct GatheredForward : GatheredHead<T> {
   RunningRows<T> rows;
   OwnPair<T> own;
   bool first_phase = false;  // nothing is known yet: rows are not read
-  bool last_phase = false;   // results are written
 };
 
 // The backward pass of such a head. Gradients are added to rows of T.
@@ -100,7 +99,6 @@ struct GatheredCall : AttentionCall<T> {
   std::int64_t run_keys = 1;        // at most
   std::int64_t runs_kept = 1;       // loaded runs of keys
   std::int64_t columns = 0;         // of key numbers, at most
-  std::int64_t element_bytes = 8;   // of the widest rows, at most
 
   std::int64_t panels() const noexcept { return base::ceil_div(group_queries, rows_per_panel); }
   std::int64_t width() const noexcept {

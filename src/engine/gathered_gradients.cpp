@@ -79,7 +79,6 @@ void GatheredGradients<T>::carve(base::Carver& carver) {
     run.numbers = carver.take<std::int32_t>(call_.columns * call_.run_keys);
   }
   for (Panel& panel : panels_) tile_.carve(carver, panel);
-  rows_ = carver.take<T>(tile_.width() * call_.head_dim);
 }
 
 template <class T>
@@ -123,8 +122,8 @@ void GatheredGradients<T>::load_queries(const GatheredGroup& group) {
       const std::int64_t n = index[lane];
       return typename BackwardTile<T>::RowNumbers{number_at(head_->lse, n), head_->delta[n]};
     });
-    tile_.load_query(panel, tiles_.gather(head_->query, index, call_.head_dim), 0);
-    tile_.load_doutput(panel, tiles_.gather(head_->doutput, index, call_.head_dim_v), 0);
+    tile_.load_query(panel, indexed(head_->query, index), 0);
+    tile_.load_doutput(panel, indexed(head_->doutput, index), 0);
   }
 }
 
@@ -137,8 +136,8 @@ typename GatheredGradients<T>::Run& GatheredGradients<T>::load(const KeyRun& key
   run.tag = keys.tag;
   run.index = keys.keys;
   const auto count = static_cast<std::int64_t>(keys.keys.size());
-  tile_.load_keys(run, tiles_.gather_keys(keys.keys), 0, count);
-  tile_.load_values(run, tiles_.gather(head_->value, keys.keys, call_.head_dim_v), 0, count);
+  tile_.load_keys(run, tiles_.key_rows(keys.keys), 0, count);
+  tile_.load_values(run, indexed(head_->value, keys.keys), 0, count);
   tiles_.load_numbers(keys.keys, run.numbers);
   return run;
 }
@@ -154,11 +153,12 @@ void GatheredGradients<T>::meet(const GatheredGroup& group, const KeyRun& keys, 
 template <class T>
 void GatheredGradients<T>::add_dquery(const Panel& panel) {
   if (head_->dquery.data == nullptr) return;
-  std::array<T, kernel::kMaxWidth> factors;
-  factors.fill(static_cast<T>(call_.scale));
-  call_.kernel->write_rows({rows_, kDTypeOf<T>, call_.head_dim, 1}, 0, panel.count, call_.head_dim,
-                           panel.width, panel.dquery_lanes, factors.data());
-  add_rows(head_->dquery, panel.place.queries, call_.head_dim, rows_, call_.head_dim, T{1});
+  std::array<T, kernel::kMaxWidth> scales, ones;
+  scales.fill(static_cast<T>(call_.scale));
+  ones.fill(T{1});
+  call_.kernel->add_panel(indexed(head_->dquery, panel.place.queries), 0, panel.count,
+                          call_.head_dim, panel.width, panel.dquery_lanes, scales.data(),
+                          ones.data());
 }
 
 template <class T>
@@ -182,11 +182,12 @@ template <class T>
 void GatheredGradients<T>::add_shared_keys(const Run& run) {
   const std::int64_t dim = call_.head_dim;
   const auto scale = static_cast<T>(call_.scale);
-  const RowSource dense = tiles_.gather(head_->key, run.index, dim);
-  base::visit_floating(dense.dtype, [&](auto tag) {
-    const auto* row = static_cast<const decltype(tag)*>(dense.data);
+  const RowSource& key = head_->key;
+  base::visit_floating(key.dtype, [&](auto tag) {
+    const auto* rows = static_cast<const decltype(tag)*>(key.data);
     T* dkey = run.dkey;
     for (const std::int32_t n : run.index) {
+      const auto* row = rows + n * key.row_stride;
       // What nobody saw adds nothing, whatever the row holds.
       const bool unseen = !run.finite && std::all_of(dkey, dkey + dim, [](T x) { return x == 0; });
       const T factor = unseen ? T{0} : head_->key_factors[n];
@@ -197,7 +198,6 @@ void GatheredGradients<T>::add_shared_keys(const Run& run) {
         }
       }
       add_rows(head_->dquery, {&n, 1}, dim, dkey, 0, scale * factor);
-      row += dim;
       dkey += tile_.stride();
     }
   });

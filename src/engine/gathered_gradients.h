@@ -57,7 +57,6 @@ class GatheredGradients {
   std::vector<Run> runs_;
   std::vector<Panel> panels_;
   std::int64_t used_panels_ = 0;
-  T* rows_ = nullptr;  // [width][head_dim]
 };
 
 }  // namespace longspan::engine

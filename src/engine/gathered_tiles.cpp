@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Gathers rows, finds what is visible.
+// Normalises keys, finds what is visible.
 #include "engine/gathered_tiles.h"
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "base/visit_dtype.h"
 
 namespace longspan::engine {
 namespace {
 
-constexpr std::int64_t kAhead = 8;  // rows
-constexpr std::int64_t kLine = 64;
 constexpr mask::Range kIndices{0, std::int64_t{1} << 31};
 
 // Arrays by lane, readable a whole vector past the last.
@@ -22,34 +19,11 @@ std::int64_t padded_lanes(std::int64_t queries) {
   return base::round_up(queries, kernel::kIntervalLanes) + kernel::kIntervalLanes;
 }
 
-template <class E>
-void gather_rows(const RowSource& source, std::span<const std::int32_t> index, std::int64_t dim,
-                 E* out) {
-  const auto* data = static_cast<const E*>(source.data);
-  const std::int64_t bytes = dim * std::int64_t{sizeof(E)};
-  for (std::size_t n = 0; n < index.size(); ++n, out += dim) {
-    const E* row = data + index[n] * source.row_stride;
-    if (source.dim_stride != 1) {
-      for (std::int64_t d = 0; d < dim; ++d) out[d] = row[d * source.dim_stride];
-      continue;
-    }
-    if (n + kAhead < index.size()) {
-      const auto* later =
-          reinterpret_cast<const char*>(data + index[n + kAhead] * source.row_stride);
-      for (std::int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(later + at);
-    }
-    std::memcpy(out, row, static_cast<std::size_t>(bytes));
-  }
-}
-
 }  // namespace
 
 template <class T>
 void GatheredTiles<T>::carve(base::Carver& carver) {
   const std::int64_t width = call_.width(), keys = call_.run_keys;
-  const std::int64_t widest = std::max(call_.head_dim, call_.head_dim_v);
-  staged_ =
-      carver.take<std::byte>(std::max(call_.rows_per_panel, keys) * widest * call_.element_bytes);
   normalized_ = carver.take<std::byte>(keys * call_.head_dim * call_.kernel->format.value_bytes());
   words_ = carver.take<std::uint64_t>(keys);
   if (call_.alibi_slopes.data != nullptr) {
@@ -117,41 +91,33 @@ void GatheredTiles<T>::load_mask() {
 }
 
 template <class T>
-RowSource GatheredTiles<T>::gather(const RowSource& source, std::span<const std::int32_t> index,
-                                   std::int64_t dim) {
-  base::visit_floating(source.dtype, [&](auto tag) {
-    using E = decltype(tag);
-    gather_rows(source, index, dim, reinterpret_cast<E*>(staged_));
-  });
-  return {staged_, source.dtype, dim, 1};
-}
-
-template <class T>
-RowSource GatheredTiles<T>::gather_keys(std::span<const std::int32_t> index, std::byte* into) {
-  const RowSource rows = gather(head_->key, index, call_.head_dim);
-  if (head_->key_factors == nullptr) return rows;
+RowSource GatheredTiles<T>::key_rows(std::span<const std::int32_t> index, std::byte* into) const {
+  const RowSource& key = head_->key;
+  if (head_->key_factors == nullptr) return indexed(key, index);
   if (into == nullptr) into = normalized_;
-  const DType format = call_.kernel->format.dtype;
   const std::int64_t dim = call_.head_dim;
-  const auto scale = [&](auto from, auto to) {
-    using From = decltype(from);
-    using To = decltype(to);
-    const auto* row = static_cast<const From*>(rows.data);
-    auto* out = reinterpret_cast<To*>(into);
-    for (const std::int32_t n : index) {
-      const T factor = head_->key_factors[n];
-      for (std::int64_t d = 0; d < dim; ++d) {
-        out[d] = base::from_float<To>(static_cast<T>(base::to_float(row[d])) * factor);
+  const auto normalize = [&](auto from, auto to) {
+    const auto* rows = static_cast<const decltype(from)*>(key.data);
+    auto* out = reinterpret_cast<decltype(to)*>(into);
+    for (std::size_t n = 0; n < index.size(); ++n, out += dim) {
+      constexpr std::size_t kAhead = 8, kLine = 64;
+      if (n + kAhead < index.size()) {
+        const auto* later = rows + index[n + kAhead] * key.row_stride;
+        for (std::int64_t d = 0; d < dim; d += kLine / sizeof(from)) __builtin_prefetch(later + d);
       }
-      row += dim;
-      out += dim;
+      const auto* row = rows + index[n] * key.row_stride;
+      const T factor = head_->key_factors[index[n]];
+      for (std::int64_t d = 0; d < dim; ++d) {
+        out[d] = base::from_float<decltype(to)>(static_cast<T>(base::to_float(row[d])) * factor);
+      }
     }
   };
-  base::visit_floating(rows.dtype, [&](auto from) {
+  const DType format = call_.kernel->format.dtype;
+  base::visit_floating(key.dtype, [&](auto from) {
     if (format == DType::kBFloat16) {
-      scale(from, base::BFloat16{});
+      normalize(from, base::BFloat16{});
     } else {
-      scale(from, T{});
+      normalize(from, T{});
     }
   });
   return {into, format, dim, 1};

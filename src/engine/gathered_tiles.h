@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// What tiles of gathered rows need before a kernel can meet them, forward or backward: rows
-// gathered and normalised, which pairs are visible, where queries and keys stand.
+// What tiles of gathered rows need before a kernel can meet them, forward or backward: keys
+// normalised, which pairs are visible, where queries and keys stand.
 #pragma once
 
 #include <cstddef>
@@ -39,12 +39,10 @@ class GatheredTiles {
   // The group's panels, and the intervals of keys that the mask leaves to its queries.
   std::span<const GatheredQueries> split(const GatheredGroup& group);
 
-  // Rows side by side, valid until the next call.
-  RowSource gather(const RowSource& source, std::span<const std::int32_t> index, std::int64_t dim);
-  // Keys, times their factors where they have some: then in the kernel's numbers, rounded once, in
-  // `into` (keys that a kernel can read as they are) or, where that is null, valid until the next
-  // call.
-  RowSource gather_keys(std::span<const std::int32_t> index, std::byte* into = nullptr);
+  // The rows of keys; where they have factors, times these, side by side in the kernel's numbers,
+  // rounded once: in `into` (as keys that a kernel can read as they are) or, where that is null,
+  // valid until the next call.
+  RowSource key_rows(std::span<const std::int32_t> index, std::byte* into = nullptr) const;
   // numbers[column * run_keys + key]
   void load_numbers(std::span<const std::int32_t> index, std::int32_t* numbers) const;
 
@@ -71,7 +69,6 @@ class GatheredTiles {
   std::vector<kernel::IntervalTest> tests_;
   Lanes band_;
   Lanes own_;
-  std::byte* staged_ = nullptr;      // gathered rows
   std::byte* normalized_ = nullptr;  // keys
   std::uint64_t* words_ = nullptr;   // [run_keys]
   T* query_positions_ = nullptr;     // [width], with ALiBi

@@ -38,7 +38,6 @@ void GatheredWorker<T>::carve(base::Carver& carver) {
   tiles_.carve(carver);
   scores_ = carver.take<T>(format.rows(keys) * width);
   probabilities_ = carver.take<std::byte>(format.panel_bytes(keys, width));
-  rows_ = carver.take<T>(width * call_.head_dim_v);
   for (Run& run : runs_) {
     run.key_memory = carver.take<std::byte>(format.rows_bytes(keys, call_.head_dim));
     run.value_memory = carver.take<std::byte>(format.rows_bytes(call_.head_dim_v, keys));
@@ -78,7 +77,7 @@ void GatheredWorker<T>::run(const GatheredGroup& group) {
         meet(group, r, p, /*skip_hidden_values=*/true);
       }
     }
-    merge_rows(call_, *head_, panel.queries, panel.width, panel.state, rows_);
+    merge_rows(call_, *head_, panel.queries, panel.width, panel.state);
   }
   if (call_.progress != nullptr) call_.progress->done += used_panels_;
 }
@@ -90,9 +89,9 @@ void GatheredWorker<T>::load_queries(const GatheredGroup& group) {
   for (std::int64_t p = 0; p < used_panels_; ++p) {
     Panel& panel = panels_[p];
     static_cast<GatheredQueries&>(panel) = panels[p];
-    const RowSource dense = tiles_.gather(head_->query, panel.queries, call_.head_dim);
-    call_.kernel->pack_query(dense, 0, static_cast<std::int64_t>(panel.queries.size()),
-                             call_.head_dim, panel.width, panel.query);
+    call_.kernel->pack_query(indexed(head_->query, panel.queries), 0,
+                             static_cast<std::int64_t>(panel.queries.size()), call_.head_dim,
+                             panel.width, panel.query);
     clear(panel);
   }
 }
@@ -133,12 +132,12 @@ typename GatheredWorker<T>::Run& GatheredWorker<T>::load(const KeyRun& keys) {
   run.tag = keys.tag;
   const auto count = static_cast<std::int64_t>(keys.keys.size());
   const kernel::OperandFormat& format = call_.kernel->format;
-  RowSource dense = tiles_.gather_keys(keys.keys, format.reads_rows ? run.key_memory : nullptr);
-  run.key = dense.data == run.key_memory
-                ? rows_in_place(format, dense, 0)
-                : call_.kernel->pack_keys(dense, 0, count, call_.head_dim, run.key_memory);
-  dense = tiles_.gather(head_->value, keys.keys, call_.head_dim_v);
-  run.value = call_.kernel->pack_values(dense, 0, count, call_.head_dim_v, run.value_memory);
+  const RowSource rows = tiles_.key_rows(keys.keys, format.reads_rows ? run.key_memory : nullptr);
+  run.key = rows.data == run.key_memory
+                ? rows_in_place(format, rows, 0)
+                : call_.kernel->pack_keys(rows, 0, count, call_.head_dim, run.key_memory);
+  run.value = call_.kernel->pack_values(indexed(head_->value, keys.keys), 0, count,
+                                        call_.head_dim_v, run.value_memory);
   tiles_.load_numbers(keys.keys, run.numbers);
   return run;
 }

@@ -61,7 +61,6 @@ class GatheredWorker {
   std::int64_t used_panels_ = 0;
   T* scores_ = nullptr;  // [run_keys][width]
   std::byte* probabilities_ = nullptr;
-  T* rows_ = nullptr;  // [width][head_dim_v]
 };
 
 }  // namespace longspan::engine

@@ -2,8 +2,8 @@
 // Part of longspan. See LICENSE.
 //
 // Rows as the engine names them: queries, keys and values come from a RowSource, results go to a
-// RowTarget; kernels read and write them. Another way to name rows (an index list, pages of a
-// cache) is another source here, and nothing above has to know.
+// RowTarget, a range of rows or an index list; kernels read and write them. Another way to name
+// rows (pages of a cache) is another source here, and nothing above has to know.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +27,7 @@ inline RowSource shifted(RowSource source, std::int64_t elements) noexcept {
 }
 
 inline RowSource as_source(const RowTarget& target) noexcept {
-  return {target.data, target.dtype, target.row_stride, target.dim_stride};
+  return {target.data, target.dtype, target.row_stride, target.dim_stride, target.index};
 }
 
 template <class T>
@@ -46,6 +46,13 @@ inline kernel::RowsAhead rows_ahead(const RowSource& source, std::span<const std
                                     std::int64_t dim) noexcept {
   kernel::RowsAhead rows =
       rows_ahead(source, mask::Range{0, static_cast<std::int64_t>(index.size())}, dim);
+  rows.index = index.data();
+  return rows;
+}
+
+// The rows of a list of indices.
+template <class Rows>
+Rows indexed(Rows rows, std::span<const std::int32_t> index) noexcept {
   rows.index = index.data();
   return rows;
 }

@@ -42,26 +42,23 @@ bool all_finite(const E* row, std::int64_t dim) {
   return !special;
 }
 
+// The phases of a list.
 template <class T>
 class RowMerger {
  public:
   RowMerger(const GatheredCall<T>& call, const GatheredForward<T>& head)
-      : call_(call), head_(head), unit_(call.reference_unit()) {}
+      : call_(call), head_(head) {}
 
   void run(std::span<const std::int32_t> queries, std::int64_t width,
-           const kernel::PanelState<T>& part, T* rows) {
+           const kernel::PanelState<T>& part) {
     const auto count = static_cast<std::int64_t>(queries.size());
-    for (const std::int32_t query : queries) fetch_rows(query);
     merge_numbers(queries, width, part);
-    call_.kernel->write_rows({rows, kDTypeOf<T>, call_.head_dim_v, 1}, 0, count, call_.head_dim_v,
-                             width, part.numerator, into_.weights + width);
+    call_.kernel->add_panel(indexed(head_.rows.numerator, queries), 0, count, call_.head_dim_v,
+                            width, part.numerator, into_.weights + width,
+                            head_.first_phase ? nullptr : into_.weights);
     for (std::int64_t lane = 0; lane < count; ++lane) {
-      const T* row = rows + lane * call_.head_dim_v;
-      if (head_.last_phase) {
-        write_result(queries[lane], lane, row);
-      } else {
-        keep(queries[lane], lane, row);
-      }
+      head_.rows.reference[queries[lane]] = into_.reference[lane];
+      head_.rows.sum[queries[lane]] = into_.sum[lane];
     }
   }
 
@@ -85,50 +82,45 @@ class RowMerger {
     call_.kernel->merge_state(into_.state(), part_.state(), width, /*head_dim_v=*/2);
   }
 
-  T* known_row(std::int64_t query) const {
-    return static_cast<T*>(head_.rows.numerator.data) + query * head_.rows.numerator.row_stride;
-  }
+  const GatheredCall<T>& call_;
+  const GatheredForward<T>& head_;
+  Lanes<T> into_;
+  Lanes<T> part_;
+};
 
-  // All at once before they are waited for one by one: rows lie anywhere.
-  void fetch_rows(std::int64_t query) const {
-    constexpr std::int64_t kLine = 64;
-    const auto* known = reinterpret_cast<const char*>(known_row(query));
-    const std::int64_t bytes = call_.head_dim_v * std::int64_t{sizeof(T)};
-    for (std::int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(known + at, /*rw=*/1);
-    if (!head_.last_phase || head_.own.scores == nullptr) return;
-    const RowSource& value = head_.value;
-    const auto element = static_cast<std::int64_t>(size_of(value.dtype));
-    const auto* row = static_cast<const char*>(value.data) + query * value.row_stride * element;
-    for (std::int64_t at = 0; at < call_.head_dim_v * element; at += kLine) {
-      __builtin_prefetch(row + at);
-    }
-  }
+// What follows them.
+template <class T>
+class RowFinisher {
+ public:
+  RowFinisher(const GatheredCall<T>& call, const GatheredForward<T>& head)
+      : call_(call), head_(head), unit_(call.reference_unit()) {}
 
-  // store(d, total numerator). What is known is not read in the first phase.
-  template <class Store>
-  void for_totals(std::int64_t query, std::int64_t lane, const T* row, const Store& store) const {
-    const T* known = known_row(query);
+  void write(std::int64_t query) const {
+    const LastStep step = last_step(query);
+    store_number(head_.rows.lse, query, step.lse);
+    const auto factor = static_cast<T>(step.factor), own = static_cast<T>(step.own);
+    const T* total = known_row(query);
     const std::int64_t dim = call_.head_dim_v, stride = head_.rows.numerator.dim_stride;
-    const T weight = into_.weights[lane];
-    if (head_.first_phase) {
-      for (std::int64_t d = 0; d < dim; ++d) store(d, row[d]);
-    } else if (stride == 1) {
-      for (std::int64_t d = 0; d < dim; ++d) store(d, row[d] + weight * known[d]);
-    } else {
-      for (std::int64_t d = 0; d < dim; ++d) store(d, row[d] + weight * known[d * stride]);
-    }
+    const RowTarget& output = head_.rows.output;
+    base::visit_floating(output.dtype, [&](auto tag) {
+      using E = decltype(tag);
+      E* to = static_cast<E*>(output.data) + query * output.row_stride;
+      if (!step.sees_own && output.dim_stride == 1 && stride == 1) {
+        for (std::int64_t d = 0; d < dim; ++d) to[d] = base::from_float<E>(total[d] * factor);
+        return;
+      }
+      for (std::int64_t d = 0; d < dim; ++d) {
+        T x = total[d * stride] * factor;
+        if (step.sees_own) x += own * static_cast<T>(own_value(query, d));
+        to[d * output.dim_stride] = base::from_float<E>(x);
+      }
+    });
   }
 
-  void keep(std::int64_t query, std::int64_t lane, const T* row) const {
-    head_.rows.reference[query] = into_.reference[lane];
-    head_.rows.sum[query] = into_.sum[lane];
-    T* known = known_row(query);
-    const std::int64_t stride = head_.rows.numerator.dim_stride;
-    if (stride == 1) {
-      for_totals(query, lane, row, [&](std::int64_t d, T total) { known[d] = total; });
-    } else {
-      for_totals(query, lane, row, [&](std::int64_t d, T total) { known[d * stride] = total; });
-    }
+ private:
+  const T* known_row(std::int64_t query) const {
+    return static_cast<const T*>(head_.rows.numerator.data) +
+           query * head_.rows.numerator.row_stride;
   }
 
   // 0 times what is not finite is NaN.
@@ -153,9 +145,9 @@ class RowMerger {
                              query * value.row_stride + d * value.dim_stride);
   }
 
-  LastStep last_step(std::int64_t query, std::int64_t lane) const {
-    double reference = static_cast<double>(into_.reference[lane]) * unit_;
-    auto sum = static_cast<double>(into_.sum[lane]);
+  LastStep last_step(std::int64_t query) const {
+    double reference = static_cast<double>(head_.rows.reference[query]) * unit_;
+    auto sum = static_cast<double>(head_.rows.sum[query]);
     LastStep step;
     double total = 1;
     if (head_.own.scores != nullptr) {
@@ -183,32 +175,9 @@ class RowMerger {
     return step;
   }
 
-  void write_result(std::int64_t query, std::int64_t lane, const T* row) const {
-    const LastStep step = last_step(query, lane);
-    store_number(head_.rows.lse, query, step.lse);
-    const auto factor = static_cast<T>(step.factor), own = static_cast<T>(step.own);
-    const RowTarget& output = head_.rows.output;
-    base::visit_floating(output.dtype, [&](auto tag) {
-      using E = decltype(tag);
-      E* to = static_cast<E*>(output.data) + query * output.row_stride;
-      if (!step.sees_own && output.dim_stride == 1) {
-        for_totals(query, lane, row,
-                   [&](std::int64_t d, T total) { to[d] = base::from_float<E>(total * factor); });
-        return;
-      }
-      for_totals(query, lane, row, [&](std::int64_t d, T total) {
-        T x = total * factor;
-        if (step.sees_own) x += own * static_cast<T>(own_value(query, d));
-        to[d * output.dim_stride] = base::from_float<E>(x);
-      });
-    });
-  }
-
   const GatheredCall<T>& call_;
   const GatheredForward<T>& head_;
   const double unit_;
-  Lanes<T> into_;
-  Lanes<T> part_;
 };
 
 }  // namespace
@@ -216,15 +185,23 @@ class RowMerger {
 template <class T>
 void merge_rows(const GatheredCall<T>& call, const GatheredForward<T>& head,
                 std::span<const std::int32_t> queries, std::int64_t width,
-                const kernel::PanelState<T>& part, T* rows) {
-  RowMerger<T>(call, head).run(queries, width, part, rows);
+                const kernel::PanelState<T>& part) {
+  RowMerger<T>(call, head).run(queries, width, part);
+}
+
+template <class T>
+void finish_rows(const GatheredCall<T>& call, const GatheredForward<T>& head, mask::Range queries) {
+  const RowFinisher<T> finisher(call, head);
+  for (std::int64_t n = queries.begin; n < queries.end; ++n) finisher.write(n);
 }
 
 template void merge_rows(const GatheredCall<float>&, const GatheredForward<float>&,
                          std::span<const std::int32_t>, std::int64_t,
-                         const kernel::PanelState<float>&, float*);
+                         const kernel::PanelState<float>&);
 template void merge_rows(const GatheredCall<double>&, const GatheredForward<double>&,
                          std::span<const std::int32_t>, std::int64_t,
-                         const kernel::PanelState<double>&, double*);
+                         const kernel::PanelState<double>&);
+template void finish_rows(const GatheredCall<float>&, const GatheredForward<float>&, mask::Range);
+template void finish_rows(const GatheredCall<double>&, const GatheredForward<double>&, mask::Range);
 
 }  // namespace longspan::engine

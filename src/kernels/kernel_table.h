@@ -118,6 +118,7 @@ struct DecodeBlock;  // decode_block.h
 template <class T>
 struct HashPanel;  // hash_panel.h
 
+// Sources and targets of rows may have an index where not said otherwise.
 template <class T>
 struct KernelTable {
   int lanes = 0;
@@ -150,11 +151,11 @@ struct KernelTable {
   // when they are that as they are (reads_rows).
   void (*pack_right_rows)(const base::RowSource& source, std::int64_t first, std::int64_t count,
                           std::int64_t dim, std::int64_t stride, void* rows) = nullptr;
-  // Row first + lane of the target, of elements of T, gets panel[dim][lane] * factor: added to what
-  // is there, or in its place.
+  // Row first + lane of the target, of elements of T, gets panel[dim][lane] * factors[lane], added
+  // to keep[lane] times what is there; keep == nullptr: in its place, whatever it is.
   void (*add_panel)(const base::RowTarget& target, std::int64_t first, std::int64_t count,
-                    std::int64_t dim, std::int64_t width, const T* panel, T factor,
-                    bool replace) = nullptr;
+                    std::int64_t dim, std::int64_t width, const T* panel, const T* factors,
+                    const T* keep) = nullptr;
   // Row first + n of the target = rows[n][dim] * factor, rounded once.
   void (*store_rows)(const base::RowTarget& target, std::int64_t first, std::int64_t count,
                      std::int64_t dim, const T* rows, std::int64_t stride, T factor) = nullptr;

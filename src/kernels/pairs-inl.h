@@ -76,49 +76,59 @@ struct PairOperands {
 
 // Rows of bfloat16 as words of neighbours.
 struct WordRows {
-  const base::BFloat16* data;
-  std::int64_t row_stride;
+  Places<const base::BFloat16> places;
   std::int64_t dim_stride;
   std::int64_t dim;
+  struct Row {
+    const base::BFloat16* data;
+    std::int64_t dim_stride;
+    std::int64_t dim;
 #if HWY_TARGET != HWY_SCALAR
-  using DU = hn::ScalableTag<std::uint32_t>;
-  HWY_INLINE hn::Vec<DU> load(std::int64_t r, std::int64_t c) const {
-    const hn::Repartition<std::uint16_t, DU> d16;
-    return hn::BitCast(DU(), hn::LoadU(d16, &data[r * row_stride + 2 * c].bits));
-  }
+    using DU = hn::ScalableTag<std::uint32_t>;
+    HWY_INLINE hn::Vec<DU> load(std::int64_t c) const {
+      const hn::Repartition<std::uint16_t, DU> d16;
+      return hn::BitCast(DU(), hn::LoadU(d16, &data[2 * c].bits));
+    }
 #endif
-  HWY_INLINE std::uint32_t number(std::int64_t r, std::int64_t c) const {
-    const base::BFloat16* pair = data + r * row_stride + 2 * c * dim_stride;
-    const std::uint32_t odd = 2 * c + 1 < dim ? pair[dim_stride].bits : 0;
-    return pair->bits | odd << 16;
-  }
-  HWY_INLINE void ahead(std::int64_t r) const { prefetch_row(data + r * row_stride, 2 * dim); }
+    HWY_INLINE std::uint32_t number(std::int64_t c) const {
+      const base::BFloat16* pair = data + 2 * c * dim_stride;
+      const std::uint32_t odd = 2 * c + 1 < dim ? pair[dim_stride].bits : 0;
+      return pair->bits | odd << 16;
+    }
+  };
+  HWY_INLINE Row row(std::int64_t r) const { return {places[r], dim_stride, dim}; }
+  HWY_INLINE void ahead(std::int64_t r) const { prefetch_row(places[r], 2 * dim); }
 };
 
 // Two rows of bfloat16 at a time, their components side by side.
 struct WovenRows {
-  const base::BFloat16* data;
-  std::int64_t row_stride;
+  Places<const base::BFloat16> places;
   std::int64_t dim_stride;
   std::int64_t rows;
   std::int64_t dim;
   using DU = hn::ScalableTag<std::uint32_t>;
-  HWY_INLINE hn::Vec<DU> load(std::int64_t r, std::int64_t c) const {
-    const hn::Rebind<std::uint16_t, DU> d16;
-    const base::BFloat16* even = data + 2 * r * row_stride + c;
-    const auto low = hn::PromoteTo(DU(), hn::LoadU(d16, &even->bits));
-    if (2 * r + 1 >= rows) return low;
-    const auto high = hn::PromoteTo(DU(), hn::LoadU(d16, &even[row_stride].bits));
-    return hn::Or(low, hn::ShiftLeft<16>(high));
-  }
-  HWY_INLINE std::uint32_t number(std::int64_t r, std::int64_t c) const {
-    const base::BFloat16* even = data + 2 * r * row_stride + c * dim_stride;
-    const std::uint32_t odd = 2 * r + 1 < rows ? even[row_stride].bits : 0;
-    return even->bits | odd << 16;
+  struct Row {
+    const base::BFloat16* even;
+    const base::BFloat16* odd;  // null: zeros
+    std::int64_t dim_stride;
+    HWY_INLINE hn::Vec<DU> load(std::int64_t c) const {
+      const hn::Rebind<std::uint16_t, DU> d16;
+      const auto low = hn::PromoteTo(DU(), hn::LoadU(d16, &even[c].bits));
+      if (odd == nullptr) return low;
+      const auto high = hn::PromoteTo(DU(), hn::LoadU(d16, &odd[c].bits));
+      return hn::Or(low, hn::ShiftLeft<16>(high));
+    }
+    HWY_INLINE std::uint32_t number(std::int64_t c) const {
+      const std::uint32_t high = odd == nullptr ? 0 : odd[c * dim_stride].bits;
+      return even[c * dim_stride].bits | high << 16;
+    }
+  };
+  HWY_INLINE Row row(std::int64_t r) const {
+    return {places[2 * r], 2 * r + 1 < rows ? places[2 * r + 1] : nullptr, dim_stride};
   }
   HWY_INLINE void ahead(std::int64_t r) const {
-    prefetch_row(data + 2 * r * row_stride, 2 * dim);
-    if (2 * r + 1 < rows) prefetch_row(data + (2 * r + 1) * row_stride, 2 * dim);
+    prefetch_row(places[2 * r], 2 * dim);
+    if (2 * r + 1 < rows) prefetch_row(places[2 * r + 1], 2 * dim);
   }
 };
 
@@ -130,14 +140,11 @@ struct PairPacking {
   using DU = PairOperands::DU;
   static constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(DU()));
 
-  static const base::BFloat16* row(const base::RowSource& source, std::int64_t first) {
-    return static_cast<const base::BFloat16*>(source.data) + first * source.row_stride;
-  }
   static std::int64_t words(std::int64_t n) { return kFormat.depth(n) / 2; }
 
   static void query(const base::RowSource& source, std::int64_t first, std::int64_t count,
                     std::int64_t dim, std::int64_t width, void* panel) {
-    const WordRows from{row(source, first), source.row_stride, source.dim_stride, dim};
+    const WordRows from{{source, first}, source.dim_stride, dim};
     const PlainRows<std::uint32_t> to{static_cast<std::uint32_t*>(panel), width};
     std::int64_t c = 0;
     if (source.dim_stride == 1) {
@@ -145,7 +152,7 @@ struct PairPacking {
       transpose_between<std::uint32_t>(from, count, c, to);
     }
     for (; 2 * c < dim; ++c) {
-      for (std::int64_t lane = 0; lane < count; ++lane) to.set(from.number(lane, c), c, lane);
+      for (std::int64_t lane = 0; lane < count; ++lane) to.set(from.row(lane).number(c), c, lane);
     }
     std::fill(to.data + c * width, to.data + words(dim) * width, 0u);
     for (std::int64_t w = 0; w < c; ++w) {
@@ -155,17 +162,17 @@ struct PairPacking {
 
   static OperandRows keys(const base::RowSource& source, std::int64_t first, std::int64_t count,
                           std::int64_t dim, void* rows) {
-    const WordRows from{row(source, first), source.row_stride, source.dim_stride, dim};
+    const WordRows from{{source, first}, source.dim_stride, dim};
     const std::int64_t stride = words(dim);
     auto* out = static_cast<std::uint32_t*>(rows);
     for (std::int64_t n = 0; n < count; ++n, out += stride) {
       if (source.dim_stride == 1 && n + kAhead < count) from.ahead(n + kAhead);
       std::int64_t c = 0;
       if (source.dim_stride == 1) {
-        std::memcpy(out, from.data + n * from.row_stride, static_cast<std::size_t>(dim / 2 * 4));
+        std::memcpy(out, from.places[n], static_cast<std::size_t>(dim / 2 * 4));
         c = dim / 2;
       }
-      for (; 2 * c < dim; ++c) out[c] = from.number(n, c);
+      for (; 2 * c < dim; ++c) out[c] = from.row(n).number(c);
       std::fill(out + c, out + stride, 0u);
     }
     std::fill(out, out + (kFormat.rows(count) - count) * stride, 0u);
@@ -176,7 +183,7 @@ struct PairPacking {
   // component.
   static OperandRows values(const base::RowSource& source, std::int64_t first, std::int64_t count,
                             std::int64_t dim, void* rows) {
-    const WovenRows from{row(source, first), source.row_stride, source.dim_stride, count, dim};
+    const WovenRows from{{source, first}, source.dim_stride, count, dim};
     auto* out = static_cast<std::uint32_t*>(rows);
     if constexpr (Dot::kComponents == Layout::kRowMajor) {
       component_rows(from, out);
@@ -190,7 +197,7 @@ struct PairPacking {
   // The right side of a product that sums over these rows: [words(count)][stride].
   static void right_rows(const base::RowSource& source, std::int64_t first, std::int64_t count,
                          std::int64_t dim, std::int64_t stride, void* rows) {
-    const WovenRows from{row(source, first), source.row_stride, source.dim_stride, count, dim};
+    const WovenRows from{{source, first}, source.dim_stride, count, dim};
     auto* out = static_cast<std::uint32_t*>(rows);
     for (std::int64_t r = 0; r < words(count); ++r) {
       woven(from, r, 0, dim, out + r * stride);
@@ -200,11 +207,12 @@ struct PairPacking {
 
   static void padded(const base::RowSource& source, std::int64_t first, std::int64_t count,
                      std::int64_t dim, std::int64_t rows, std::int64_t stride, void* out) {
-    const base::BFloat16* from = row(source, first);
+    const Places<const base::BFloat16> places(source, first);
     auto* to = static_cast<base::BFloat16*>(out);
-    for (std::int64_t n = 0; n < count; ++n, from += source.row_stride, to += stride) {
+    for (std::int64_t n = 0; n < count; ++n, to += stride) {
+      const base::BFloat16* from = places[n];
       if (source.dim_stride == 1) {
-        if (n + kAhead < count) prefetch_row(from + kAhead * source.row_stride, 2 * dim);
+        if (n + kAhead < count) prefetch_row(places[n + kAhead], 2 * dim);
         std::memcpy(to, from, static_cast<std::size_t>(dim) * sizeof(*to));
       } else {
         for (std::int64_t c = 0; c < dim; ++c) to[c] = from[c * source.dim_stride];
@@ -232,11 +240,12 @@ struct PairPacking {
       std::fill(out, out + n, 0u);
       return;
     }
+    const WovenRows::Row row = from.row(r);
     std::int64_t c = 0;
     if (from.dim_stride == 1) {
-      for (; c + kLanes <= n; c += kLanes) hn::StoreU(from.load(r, begin + c), DU(), out + c);
+      for (; c + kLanes <= n; c += kLanes) hn::StoreU(row.load(begin + c), DU(), out + c);
     }
-    for (; c < n; ++c) out[c] = from.number(r, begin + c);
+    for (; c < n; ++c) out[c] = row.number(begin + c);
   }
 
   static HWY_INLINE void component_columns(const WovenRows& from, std::uint32_t* out) {
@@ -265,7 +274,7 @@ struct PairPacking {
       transpose_between<std::uint32_t>(from, used, from.dim, to);
     } else {
       for (std::int64_t c = 0; c < from.dim; ++c) {
-        for (std::int64_t r = 0; r < used; ++r) to.set(from.number(r, c), c, r);
+        for (std::int64_t r = 0; r < used; ++r) to.set(from.row(r).number(c), c, r);
       }
     }
     for (std::int64_t c = 0; c < from.dim; ++c) {

@@ -20,7 +20,6 @@
 #include "kernels/fill_kept-inl.h"
 #include "kernels/forward_block-inl.h"
 #include "kernels/hash_panel-inl.h"
-#include "kernels/rows-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -35,21 +34,12 @@ KernelTable<T> make_table() {
   table.key_block = 128;
   table.format = {sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, 1, kRows,
                   /*reads_rows=*/true};
-  table.pack_query = load_panel<T>;
-  table.pack_keys = load_keys<T>;
-  table.pack_values = load_values<T>;
-  table.load_bias = load_bias<T>;
-  table.write_rows = write_rows<T>;
   table.forward_block[0] = Forward<PlainDot<T>, 1>::block;
   table.forward_block[1] = Forward<PlainDot<T>, 2>::block;
   table.forward_block[2] = Forward<PlainDot<T>, 3>::block;
   table.hash_panel[0] = Hash<T, 1>::panel;
   table.hash_panel[1] = Hash<T, 2>::panel;
   table.hash_panel[2] = Hash<T, 3>::panel;
-  table.transpose = transpose<T>;
-  table.pack_padded = load_padded<T>;
-  table.add_panel = add_panel<T>;
-  table.store_rows = store_rows<T>;
   table.merge_state = merge_state<T>;
   table.all_finite = all_finite<T>;
   table.all_operands_finite = [](const void* numbers, std::int64_t count) {
@@ -91,6 +81,7 @@ std::vector<PortableKernel> list_kernels() {
     if (kernel.usable) {
       hwy::GetChosenTarget().Update(target);
       HWY_DYNAMIC_DISPATCH(fill_tables)(kernel);
+      fill_rows(kernel);
       fill_backward(kernel);
       fill_decode(kernel);
     }

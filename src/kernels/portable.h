@@ -25,8 +25,9 @@ struct PortableKernel {
 };
 
 // Fill in the functions of one part, of the target that Highway has chosen last
-// (portable_backward.cpp, portable_decode.cpp: translation units of their own, because each takes a
-// minute to compile).
+// (portable_rows.cpp, portable_backward.cpp, portable_decode.cpp: translation units of their own,
+// because each takes a minute to compile).
+void fill_rows(PortableKernel& kernel);
 void fill_backward(PortableKernel& kernel);
 void fill_decode(PortableKernel& kernel);
 

@@ -37,31 +37,47 @@ HWY_INLINE void prefetch_row(const void* row, std::int64_t bytes) {
   }
 }
 
+// Where rows first, first + 1, ... of a RowSource or a RowTarget begin.
+template <class E>
+struct Places {
+  E* data;
+  std::int64_t stride;
+  const std::int32_t* index;
+
+  template <class Rows>
+  HWY_INLINE Places(const Rows& rows, std::int64_t first)
+      : data(static_cast<E*>(rows.data) + (rows.index == nullptr ? first * rows.row_stride : 0)),
+        stride(rows.row_stride),
+        index(rows.index == nullptr ? nullptr : rows.index + first) {}
+  HWY_INLINE E* operator[](std::int64_t r) const {
+    return data + (index == nullptr ? r : index[r]) * stride;
+  }
+};
+
 // Rows of E, read as T.
 template <class T, class E>
 struct SourceRows {
-  const E* data;
-  std::int64_t stride;
+  Places<const E> places;
   std::int64_t bytes;  // of a row
-  HWY_INLINE auto load(std::int64_t r, std::int64_t c) const {
-    return Elements<T, E>::load(data + r * stride + c);
-  }
-  HWY_INLINE T number(std::int64_t r, std::int64_t c) const {
-    return static_cast<T>(base::to_float(data[r * stride + c]));
-  }
-  HWY_INLINE void ahead(std::int64_t r) const { prefetch_row(data + r * stride, bytes); }
+
+  struct Row {
+    const E* data;
+    HWY_INLINE auto load(std::int64_t c) const { return Elements<T, E>::load(data + c); }
+    HWY_INLINE T number(std::int64_t c) const { return static_cast<T>(base::to_float(data[c])); }
+  };
+  HWY_INLINE Row row(std::int64_t r) const { return {places[r]}; }
+  HWY_INLINE void ahead(std::int64_t r) const { prefetch_row(places[r], bytes); }
 };
 
 // Rows of E, written from T.
 template <class T, class E>
 struct TargetRows {
-  E* data;
-  std::int64_t stride;
+  Places<E> places;
   HWY_INLINE void store(hn::Vec<hn::ScalableTag<T>> v, std::int64_t r, std::int64_t c) const {
-    Elements<T, E>::store(v, data + r * stride + c);
+    Elements<T, E>::store(v, places[r] + c);
   }
   HWY_INLINE void set(T x, std::int64_t r, std::int64_t c) const {
-    data[r * stride + c] = base::from_float<E>(x);
+    places[r][c] = base::from_float<E>(x);
   }
 };
 
@@ -71,39 +87,43 @@ struct ScaledPanel {
   const T* data;
   std::int64_t width;
   const T* factors;
-  HWY_INLINE auto load(std::int64_t r, std::int64_t lane) const {
-    const hn::ScalableTag<T> d;
-    return hn::Mul(hn::Load(d, data + r * width + lane), hn::LoadU(d, factors + lane));
-  }
-  HWY_INLINE T number(std::int64_t r, std::int64_t lane) const {
-    return data[r * width + lane] * factors[lane];
-  }
+  struct Row {
+    const T* data;
+    const T* factors;
+    HWY_INLINE auto load(std::int64_t lane) const {
+      const hn::ScalableTag<T> d;
+      return hn::Mul(hn::Load(d, data + lane), hn::LoadU(d, factors + lane));
+    }
+    HWY_INLINE T number(std::int64_t lane) const { return data[lane] * factors[lane]; }
+  };
+  HWY_INLINE Row row(std::int64_t r) const { return {data + r * width, factors}; }
   HWY_INLINE void ahead(std::int64_t) const {}
 };
 
-// Rows of T, replaced or added to.
+// Rows of T that keep a part of what they hold, or nothing, whatever it is.
 template <class T>
 struct SumRows {
-  T* data;
-  std::int64_t stride;
-  bool replace;
+  Places<T> places;
+  const T* keep;  // by row; null: nothing
   HWY_INLINE void store(hn::Vec<hn::ScalableTag<T>> v, std::int64_t r, std::int64_t c) const {
     const hn::ScalableTag<T> d;
-    T* at = data + r * stride + c;
-    hn::StoreU(replace ? v : hn::Add(hn::LoadU(d, at), v), d, at);
+    T* at = places[r] + c;
+    if (keep != nullptr) v = hn::Add(hn::Mul(hn::Set(d, keep[r]), hn::LoadU(d, at)), v);
+    hn::StoreU(v, d, at);
   }
   HWY_INLINE void set(T x, std::int64_t r, std::int64_t c) const {
-    T* at = data + r * stride + c;
-    *at = replace ? x : *at + x;
+    T& at = places[r][c];
+    at = keep == nullptr ? x : keep[r] * at + x;
   }
 };
 
-// body(data, E{}) with the source's first wanted row as rows of E.
-template <class Body>
-HWY_INLINE void visit_rows(const base::RowSource& source, std::int64_t first, const Body& body) {
+// body(rows) with the source's rows from the first wanted one on, `dim` numbers of each.
+template <class T, class Body>
+HWY_INLINE void visit_rows(const base::RowSource& source, std::int64_t first, std::int64_t dim,
+                           const Body& body) {
   base::visit_floating(source.dtype, [&](auto tag) HWY_ATTR {
     using E = decltype(tag);
-    body(static_cast<const E*>(source.data) + first * source.row_stride);
+    body(SourceRows<T, E>{{source, first}, dim * std::int64_t{sizeof(E)}});
   });
 }
 
@@ -111,14 +131,13 @@ HWY_INLINE void visit_rows(const base::RowSource& source, std::int64_t first, co
 template <class T, class Target>
 HWY_INLINE void load_columns(const base::RowSource& source, std::int64_t first, std::int64_t count,
                              std::int64_t dim, std::int64_t width, const Target& target) {
-  visit_rows(source, first, [&]<class E>(const E* rows) HWY_ATTR {
-    const SourceRows<T, E> from{rows, source.row_stride, dim * std::int64_t{sizeof(E)}};
+  visit_rows<T>(source, first, dim, [&]<class E>(const SourceRows<T, E>& from) HWY_ATTR {
     if constexpr (Elements<T, E>::kVectors) {
       if (source.dim_stride == 1) return transpose_between<T>(from, count, dim, target);
     }
     for (std::int64_t d = 0; d < dim; ++d) {
       for (std::int64_t lane = 0; lane < count; ++lane) {
-        target.set(from.number(lane, d * source.dim_stride), d, lane);
+        target.set(from.row(lane).number(d * source.dim_stride), d, lane);
       }
     }
   });
@@ -139,15 +158,16 @@ template <class T, class E>
 HWY_INLINE void widen(const SourceRows<T, E>& from, std::int64_t n, std::int64_t begin,
                       std::int64_t count, std::int64_t dim_stride, T* out) {
   constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(hn::ScalableTag<T>()));
+  const auto row = from.row(n);
   std::int64_t c = 0;
   if constexpr (Elements<T, E>::kVectors) {
     if (dim_stride == 1) {
       for (; c + kLanes <= count; c += kLanes) {
-        hn::StoreU(from.load(n, begin + c), hn::ScalableTag<T>(), out + c);
+        hn::StoreU(row.load(begin + c), hn::ScalableTag<T>(), out + c);
       }
     }
   }
-  for (; c < count; ++c) out[c] = from.number(n, (begin + c) * dim_stride);
+  for (; c < count; ++c) out[c] = row.number((begin + c) * dim_stride);
 }
 
 inline constexpr std::int64_t kAhead = 8;  // rows
@@ -156,8 +176,7 @@ template <class T>
 void load_padded(const base::RowSource& source, std::int64_t first, std::int64_t count,
                  std::int64_t dim, std::int64_t rows, std::int64_t stride, void* padded) {
   T* out = static_cast<T*>(padded);
-  visit_rows(source, first, [&]<class E>(const E* data) HWY_ATTR {
-    const SourceRows<T, E> from{data, source.row_stride, dim * std::int64_t{sizeof(E)}};
+  visit_rows<T>(source, first, dim, [&]<class E>(const SourceRows<T, E>& from) HWY_ATTR {
     for (std::int64_t n = 0; n < count; ++n) {
       if (n + kAhead < count && source.dim_stride == 1) from.ahead(n + kAhead);
       widen(from, n, 0, dim, source.dim_stride, out + n * stride);
@@ -184,8 +203,7 @@ OperandRows load_values(const base::RowSource& source, std::int64_t first, std::
   constexpr std::int64_t kChunk = std::int64_t{16} * kRows;
   const std::int64_t group = count * kRows;
   T* out = static_cast<T*>(rows);
-  visit_rows(source, first, [&]<class E>(const E* data) HWY_ATTR {
-    const SourceRows<T, E> from{data, source.row_stride, dim * std::int64_t{sizeof(E)}};
+  visit_rows<T>(source, first, dim, [&]<class E>(const SourceRows<T, E>& from) HWY_ATTR {
     alignas(64) T widened[kTogether][kChunk] = {};
     for (std::int64_t n = 0; n < count; n += kTogether) {
       const std::int64_t keys = std::min(kTogether, count - n);
@@ -198,7 +216,7 @@ OperandRows load_values(const base::RowSource& source, std::int64_t first, std::
         for (std::int64_t r = 0; r < keys; ++r) {
           if constexpr (std::is_same_v<T, E>) {
             if (source.dim_stride == 1 && width % kRows == 0) {
-              row[r] = data + (n + r) * source.row_stride + begin;
+              row[r] = from.places[n + r] + begin;
               continue;
             }
           }
@@ -262,14 +280,13 @@ void write_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
   const ScaledPanel<T> from{panel, width, factors};
   base::visit_floating(target.dtype, [&](auto tag) HWY_ATTR {
     using E = decltype(tag);
-    const TargetRows<T, E> to{static_cast<E*>(target.data) + first * target.row_stride,
-                              target.row_stride};
+    const TargetRows<T, E> to{{target, first}};
     if constexpr (Elements<T, E>::kVectors) {
       if (target.dim_stride == 1) return transpose_between<T>(from, dim, count, to);
     }
     for (std::int64_t lane = 0; lane < count; ++lane) {
       for (std::int64_t d = 0; d < dim; ++d) {
-        to.set(from.number(d, lane), lane, d * target.dim_stride);
+        to.set(from.row(d).number(lane), lane, d * target.dim_stride);
       }
     }
   });
@@ -277,16 +294,14 @@ void write_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
 
 template <class T>
 void add_panel(const base::RowTarget& target, std::int64_t first, std::int64_t count,
-               std::int64_t dim, std::int64_t width, const T* panel, T factor, bool replace) {
-  T factors[kMaxWidth];
-  std::fill(factors, factors + width, factor);
+               std::int64_t dim, std::int64_t width, const T* panel, const T* factors,
+               const T* keep) {
   const ScaledPanel<T> from{panel, width, factors};
-  const SumRows<T> to{static_cast<T*>(target.data) + first * target.row_stride, target.row_stride,
-                      replace};
+  const SumRows<T> to{{target, first}, keep};
   if (target.dim_stride == 1) return transpose_between<T>(from, dim, count, to);
   for (std::int64_t lane = 0; lane < count; ++lane) {
     for (std::int64_t d = 0; d < dim; ++d) {
-      to.set(from.number(d, lane), lane, d * target.dim_stride);
+      to.set(from.row(d).number(lane), lane, d * target.dim_stride);
     }
   }
 }
@@ -298,8 +313,7 @@ void store_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   base::visit_floating(target.dtype, [&](auto tag) HWY_ATTR {
     using E = decltype(tag);
-    const TargetRows<T, E> to{static_cast<E*>(target.data) + first * target.row_stride,
-                              target.row_stride};
+    const TargetRows<T, E> to{{target, first}};
     for (std::int64_t n = 0; n < count; ++n) {
       const T* row = rows + n * stride;
       std::int64_t c = 0;

@@ -38,8 +38,8 @@ HWY_INLINE void transpose_step(D d, const V (&in)[L], V (&out)[L]) {
 
 // Rows and columns of `in` become columns and rows of `out`, square by square and one by one where
 // none fits. T is only moved: any type of its size may be meant.
-//   in.load(r, c)       the neighbours (r, c) .. (r, c + lanes)     in.number(r, c)   one
-//   out.store(v, c, r)  the neighbours (c, r) .. (c, r + lanes)     out.set(x, c, r)  one
+//   in.row(r).load(c)   the neighbours (r, c) .. (r, c + lanes)     in.row(r).number(c)  one
+//   out.store(v, c, r)  the neighbours (c, r) .. (c, r + lanes)     out.set(x, c, r)     one
 //   in.ahead(r)         row r will be read soon
 template <class T, class In, class Out>
 HWY_INLINE void transpose_between(const In& in, std::int64_t rows, std::int64_t columns,
@@ -54,12 +54,14 @@ HWY_INLINE void transpose_between(const In& in, std::int64_t rows, std::int64_t 
   for (; r + L <= rows; r += L) {
     for (std::int64_t next = r + L; next < std::min(r + std::int64_t{2} * L, rows); ++next)
       in.ahead(next);
+    decltype(in.row(r)) row[L];
+    for (int i = 0; i < L; ++i) row[i] = in.row(r + i);
     std::int64_t c = 0;
     for (; c + L <= columns; c += L) {
       hn::Vec<D> a[L];
       hn::Vec<D> b[L];
       LONGSPAN_UNROLL
-      for (int i = 0; i < L; ++i) a[i] = in.load(r + i, c);
+      for (int i = 0; i < L; ++i) a[i] = row[i].load(c);
       transpose_step<L>(d, a, b);
       if constexpr (kSteps >= 2) transpose_step<L>(d, b, a);
       if constexpr (kSteps >= 3) transpose_step<L>(d, a, b);
@@ -68,12 +70,13 @@ HWY_INLINE void transpose_between(const In& in, std::int64_t rows, std::int64_t 
       for (int i = 0; i < L; ++i) out.store(kSteps % 2 == 0 ? a[i] : b[i], c + i, r);
     }
     for (; c < columns; ++c) {
-      for (int i = 0; i < L; ++i) out.set(in.number(r + i, c), c, r + i);
+      for (int i = 0; i < L; ++i) out.set(row[i].number(c), c, r + i);
     }
   }
 #endif
   for (; r < rows; ++r) {
-    for (std::int64_t c = 0; c < columns; ++c) out.set(in.number(r, c), c, r);
+    const auto row = in.row(r);
+    for (std::int64_t c = 0; c < columns; ++c) out.set(row.number(c), c, r);
   }
 }
 
@@ -83,10 +86,12 @@ struct PlainRows {
   T* data;
   std::int64_t stride;
   using D = hn::ScalableTag<std::remove_const_t<T>>;
-  HWY_INLINE hn::Vec<D> load(std::int64_t r, std::int64_t c) const {
-    return hn::LoadU(D(), data + r * stride + c);
-  }
-  HWY_INLINE T number(std::int64_t r, std::int64_t c) const { return data[r * stride + c]; }
+  struct Row {
+    const T* data;
+    HWY_INLINE hn::Vec<D> load(std::int64_t c) const { return hn::LoadU(D(), data + c); }
+    HWY_INLINE T number(std::int64_t c) const { return data[c]; }
+  };
+  HWY_INLINE Row row(std::int64_t r) const { return {data + r * stride}; }
   HWY_INLINE void ahead(std::int64_t) const {}
   HWY_INLINE void store(hn::Vec<D> v, std::int64_t r, std::int64_t c) const {
     hn::StoreU(v, D(), data + r * stride + c);

@@ -15,6 +15,7 @@
 #include "base/parallel_for.h"
 #include "engine/checked_call.h"
 #include "engine/gathered_worker.h"
+#include "engine/running_rows.h"
 #include "lsh/lsh_call.h"
 
 namespace longspan {
@@ -80,6 +81,7 @@ class LshForward {
       lsh_.open(first, std::min(step, lsh_.groups() - first), threads_);
       measure_rows();
       for (std::int64_t phase = 0; phase < lsh_.phases(); ++phase) run_phase(phase, workers);
+      finish();
     }
   }
 
@@ -159,21 +161,31 @@ class LshForward {
   }
 
   void attend(const List& list, std::int64_t phase, mask::Range places, Worker& worker) {
-    engine::GatheredForward<T> head;
-    lsh_.describe(list, phase, head);
-    describe_rows(list, head);
+    engine::GatheredForward<T> head = describe(list, phase);
     head.first_phase = phase == 0;
-    head.last_phase = phase == lsh_.phases() - 1;
-    const std::function<double(std::int64_t)> own = [&](std::int64_t i) {
-      return lsh_.own_count(list, i);
-    };
-    head.own.count = &own;
     worker.engine.begin(head);
     lsh_.emit(list, phase, places, worker.groups,
               [&](const engine::GatheredGroup& group) { worker.engine.run(group); });
   }
 
-  void describe_rows(const List& list, engine::GatheredForward<T>& head) const {
+  void finish() {
+    const std::int64_t tasks = tasks_of_list();
+    base::parallel_for(lsh_.open_lists() * tasks, threads_, [&](std::int64_t task, int) {
+      const List list = lsh_.list_at(task / tasks);
+      engine::GatheredForward<T> head = describe(list, /*phase=*/0);
+      const std::function<double(std::int64_t)> own = [&](std::int64_t i) {
+        return lsh_.own_count(list, i);
+      };
+      head.own.count = &own;
+      const std::int64_t begin = task % tasks * task_queries_;
+      engine::finish_rows(lsh_.engine_call(), head,
+                          {begin, std::min(begin + task_queries_, checked_.seqlen_q)});
+    });
+  }
+
+  engine::GatheredForward<T> describe(const List& list, std::int64_t phase) const {
+    engine::GatheredForward<T> head;
+    lsh_.describe(list, phase, head);
     const std::int64_t row = lsh_.row_of(list, 0);
     head.bounds = bounds_ + row;
     head.rows.reference = reference_ + row;
@@ -183,6 +195,7 @@ class LshForward {
     head.rows.numerator = numerator_.rows(list.place, head.rows.output);
     head.own = lsh_.own_pair();
     if (lsh_.shared()) head.own.scores = head.bounds;
+    return head;
   }
 
   LshCall<T> lsh_;

@@ -48,8 +48,6 @@ class LshBackward {
         dkey_(tensors.dkey.target(0, 0), checked_.seqlen_k, checked_.head_dim),
         dvalue_(tensors.dvalue.target(0, 0), checked_.seqlen_k, checked_.head_dim_v) {
     engine::GatheredCall<T>& call = lsh_.engine_call();
-    call.element_bytes =
-        std::max(call.element_bytes, static_cast<std::int64_t>(size_of(tensors.doutput.dtype)));
     if (const mask::BoundMask* local = lsh_.local_mask()) {
       local_shares_.emplace(lsh_.rounds(), *local, call.run_keys);
     }

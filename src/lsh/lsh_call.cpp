@@ -124,7 +124,6 @@ void LshCall<T>::choose_sizes(bool panels_by_depth) {
   call_.runs_kept =
       std::clamp<std::int64_t>(Groups::runs_of_window(rounds_, call_.run_keys), 1, kRunsKept);
   call_.columns = Groups::columns(rounds_, rounds_.count() - 1);
-  call_.element_bytes = static_cast<std::int64_t>(size_of(checked().query.dtype));
 }
 
 template <class T>

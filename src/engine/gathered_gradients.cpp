@@ -93,12 +93,9 @@ void GatheredGradients<T>::run(const GatheredGroup& group) {
     base::fail(ErrorCode::kCancelled, "lsh_attention_backward: stopped on request");
   }
   load_queries(group);
-  for (const KeyRun& keys : group.runs) {
-    Run& run = load(keys);
-    for (std::int64_t p = 0; p < used_panels_; ++p) {
-      kernel::BackwardBlock<T> b;
-      meet(group, keys, run, panels_[p], b);
-    }
+  for (std::size_t place = 0; place < group.runs.size(); ++place) {
+    Run& run = load(group.runs[place]);
+    for (std::int64_t p = 0; p < used_panels_; ++p) meet(group, place, run, p);
   }
   for (std::int64_t p = 0; p < used_panels_; ++p) add_dquery(panels_[p]);
   if (call_.progress != nullptr) call_.progress->done += used_panels_;
@@ -143,11 +140,34 @@ typename GatheredGradients<T>::Run& GatheredGradients<T>::load(const KeyRun& key
 }
 
 template <class T>
-void GatheredGradients<T>::meet(const GatheredGroup& group, const KeyRun& keys, Run& run,
-                                Panel& panel, kernel::BackwardBlock<T>& b) {
+void GatheredGradients<T>::meet(const GatheredGroup& group, std::size_t place, Run& run,
+                                std::int64_t panel_number) {
+  const KeyRun& keys = group.runs[place];
+  Panel& panel = panels_[panel_number];
+  kernel::BackwardBlock<T> b;
   if (!tiles_.load_visible(group, keys, run.numbers, panel.place, b.visible)) return;
   b.terms = tiles_.load_terms(keys, panel.place);
+  fetch_ahead(group, static_cast<std::int64_t>(place) * used_panels_ + panel_number,
+              static_cast<std::int64_t>(group.runs.size()) * used_panels_, b);
   run.met |= tile_.run(panel, run, b);
+}
+
+template <class T>
+void GatheredGradients<T>::fetch_ahead(const GatheredGroup& group, std::int64_t n,
+                                       std::int64_t parts, kernel::BackwardBlock<T>& b) const {
+  const std::int64_t half = base::ceil_div(parts, 2);  // there are more rows than places for them
+  if (n < half) {
+    const auto next = part_of(group.next_keys, n, half);
+    b.ahead[0] =
+        rows_ahead(as_source(head_->dquery), part_of(group.queries, n, half), call_.head_dim);
+    b.ahead[1] = rows_ahead(head_->key, next, call_.head_dim);
+    return;
+  }
+  const auto next = part_of(group.next_keys, n - half, parts - half);
+  b.ahead[0] = rows_ahead(head_->value, next, call_.head_dim_v);
+  if (head_->key_factors != nullptr) {
+    b.ahead[1] = rows_ahead(head_->doutput, next, call_.head_dim_v);
+  }
 }
 
 template <class T>

@@ -44,8 +44,11 @@ class GatheredGradients {
   void carve(base::Carver& carver);
   void load_queries(const GatheredGroup& group);
   Run& load(const KeyRun& keys);
-  void meet(const GatheredGroup& group, const KeyRun& keys, Run& run, Panel& panel,
-            kernel::BackwardBlock<T>& b);
+  void meet(const GatheredGroup& group, std::size_t place, Run& run, std::int64_t panel_number);
+  // What is read soon, the n-th of `parts` parts: gradients of the queries, and rows of the keys
+  // that come next (the next queries, where both are shared).
+  void fetch_ahead(const GatheredGroup& group, std::int64_t n, std::int64_t parts,
+                   kernel::BackwardBlock<T>& b) const;
   void add_dquery(const Panel& panel);
   void unload(Run& run);
   void add_shared_keys(const Run& run);

@@ -22,6 +22,14 @@ struct GatheredQueries {
   std::int64_t width = 0;
 };
 
+// The n-th of `parts` equal parts.
+inline std::span<const std::int32_t> part_of(std::span<const std::int32_t> index, std::int64_t n,
+                                             std::int64_t parts) noexcept {
+  const auto size = static_cast<std::int64_t>(index.size());
+  const std::int64_t begin = size * n / parts, end = size * (n + 1) / parts;
+  return index.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+}
+
 // Runs of keys stay loaded for the groups that follow, of which most meet them again: each has its
 // place.
 inline std::size_t place_of_run(std::int64_t tag, std::int64_t runs_kept) noexcept {

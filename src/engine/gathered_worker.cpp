@@ -145,13 +145,9 @@ typename GatheredWorker<T>::Run& GatheredWorker<T>::load(const KeyRun& keys) {
 template <class T>
 void GatheredWorker<T>::fetch_ahead(const GatheredGroup& group, std::int64_t n, std::int64_t parts,
                                     kernel::ForwardBlock<T>& b) const {
-  const auto part = [&](std::span<const std::int32_t> index) {
-    const auto size = static_cast<std::int64_t>(index.size());
-    const std::int64_t begin = size * n / parts, end = size * (n + 1) / parts;
-    return index.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
-  };
-  const auto next = part(group.next_keys);
-  b.ahead[0] = rows_ahead(as_source(head_->rows.numerator), part(group.queries), call_.head_dim_v);
+  const auto next = part_of(group.next_keys, n, parts);
+  b.ahead[0] = rows_ahead(as_source(head_->rows.numerator), part_of(group.queries, n, parts),
+                          call_.head_dim_v);
   b.ahead[1] = rows_ahead(head_->key, next, call_.head_dim);
   b.ahead[2] = rows_ahead(head_->value, next, call_.head_dim_v);
 }

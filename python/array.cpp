@@ -288,8 +288,8 @@ nb::object as_dlpack(nb::handle array) {
   for (int axis = 0; axis < view.rank; ++axis) {
     shape[axis] = static_cast<std::size_t>(view.shape[axis]);
   }
-  return nb::cast(nb::ndarray<>(view.data, static_cast<std::size_t>(view.rank), shape, array,
-                                view.strides.data(), dlpack_dtype(view.dtype)));
+  return nb::cast(nb::ndarray<nb::array_api>(view.data, static_cast<std::size_t>(view.rank), shape,
+                                             array, view.strides.data(), dlpack_dtype(view.dtype)));
 }
 
 }  // namespace longspan::python

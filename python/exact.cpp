@@ -3,6 +3,7 @@
 //
 // Exact attention, its gradients, and the merge.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 
 #include <utility>
 #include <vector>

@@ -86,4 +86,4 @@ def merge(parts, *, layout="bshd"):
 
     Returns (output, lse), new arrays of the dtypes of the first part.
     """
-    return _core.merge([tuple(part) for part in parts], _core.Options(layout=layout))
+    return _core.merge([(output, lse) for output, lse in parts], _core.Options(layout=layout))

@@ -31,6 +31,7 @@ nb::list list_kernels() {
 NB_MODULE(_core, module) {
   namespace nb = nanobind;
   namespace python = longspan::python;
+  nb::set_leak_warnings(false);  // longspan never prints; the tests look for leaks
   python::register_errors();
   python::bind_options(module);
   python::bind_exact(module);

@@ -31,6 +31,26 @@ PythonMask dense_mask(nb::handle visible, const char* name) {
   return mask;
 }
 
+// A predicate may refer to its mask (a global one does): the garbage collector has to see it.
+int traverse_mask(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!nb::inst_ready(self)) return 0;
+  for (const nb::object& predicate : nb::inst_ptr<PythonMask>(self)->predicates) {
+    Py_VISIT(predicate.ptr());
+  }
+  return 0;
+}
+
+int clear_mask(PyObject* self) {
+  std::vector<nb::object> predicates;  // released when the mask has none any more
+  if (nb::inst_ready(self)) predicates.swap(nb::inst_ptr<PythonMask>(self)->predicates);
+  return 0;
+}
+
+const PyType_Slot kMaskSlots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse_mask)},
+                                  {Py_tp_clear, reinterpret_cast<void*>(clear_mask)},
+                                  {0, nullptr}};
+
 bool is_heads_first(const std::string& layout) {
   if (layout != "bshd" && layout != "bhsd") {
     throw nb::value_error(
@@ -121,7 +141,7 @@ AttentionOptions CallOptions::bound(const ConstTensorView& query, const ConstTen
 
 void bind_options(nb::module_& module) {
   using nb::arg;
-  nb::class_<PythonMask>(module, "Mask",
+  nb::class_<PythonMask>(module, "Mask", nb::type_slots(kMaskSlots),
                          "Which keys a query may see; masks are combined by &. Holds its arrays.")
       .def(
           "__and__", [](const PythonMask& a, const PythonMask& b) { return a & b; },

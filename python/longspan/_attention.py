@@ -2,24 +2,28 @@
 # Part of longspan. See LICENSE.
 #
 # Exact attention, its gradients, and the merge of partial results.
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from . import _core
+from ._types import Array, Layout, MaskLike, QueryOffset
 
 
 class Gradients(NamedTuple):
     """Gradients with respect to the inputs of a call; None where something was not an input."""
 
-    query: Any
-    key: Any
-    value: Any
-    bias: Any
-    sinks: Any
+    query: Array
+    key: Array | None
+    value: Array
+    bias: Array | None
+    sinks: Array | None
 
 
-def attention(query, key, value, *, mask=None, bias=None, scale=None, softcap=0.0, alibi_slopes=None, sinks=None,
-              dropout_p=0.0, seed=0, query_offset=None, query_chunk=None, key_chunk=None, layout="bshd",
-              return_lse=False, out=None):
+def attention(query: Array, key: Array, value: Array, *, mask: MaskLike = None, bias: Array | None = None,
+              scale: float | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
+              sinks: Array | None = None, dropout_p: float = 0.0, seed: int = 0, query_offset: QueryOffset = None,
+              query_chunk: int | None = None, key_chunk: int | None = None, layout: Layout = "bshd",
+              return_lse: bool = False, out: Array | None = None) -> Array | tuple[Array, Array]:
     """Exact attention in chunks: memory does not grow with seqlen_q x seqlen_k.
 
     score = scale * (query . key); softcap * tanh(score / softcap) when softcap > 0; + bias; - alibi_slopes * distance;
@@ -62,9 +66,12 @@ def attention(query, key, value, *, mask=None, bias=None, scale=None, softcap=0.
     return _core.attention(query, key, value, options, return_lse, out)
 
 
-def attention_backward(doutput, query, key, value, output, lse, *, dlse=None, mask=None, bias=None, scale=None,
-                       softcap=0.0, alibi_slopes=None, sinks=None, dropout_p=0.0, seed=0, query_offset=None,
-                       query_chunk=None, key_chunk=None, layout="bshd"):
+def attention_backward(doutput: Array, query: Array, key: Array, value: Array, output: Array, lse: Array, *,
+                       dlse: Array | None = None, mask: MaskLike = None, bias: Array | None = None,
+                       scale: float | None = None, softcap: float = 0.0, alibi_slopes: Array | None = None,
+                       sinks: Array | None = None, dropout_p: float = 0.0, seed: int = 0,
+                       query_offset: QueryOffset = None, query_chunk: int | None = None, key_chunk: int | None = None,
+                       layout: Layout = "bshd") -> Gradients:
     """The gradients of sum(output * doutput) + sum(lse * dlse).
 
     output and lse are what attention() gave for the same inputs and options. doutput is of the output's shape and dtype;
@@ -78,7 +85,7 @@ def attention_backward(doutput, query, key, value, output, lse, *, dlse=None, ma
     return Gradients(*_core.attention_backward(doutput, query, key, value, output, lse, dlse, options))
 
 
-def merge(parts, *, layout="bshd"):
+def merge(parts: Iterable[tuple[Array, Array]], *, layout: Layout = "bshd") -> tuple[Array, Array]:
     """Merges partial results (output, lse) over disjoint keys into that of all of them.
 
     parts: any number, at least one, of pairs of one shape, as attention(..., return_lse=True) gives them. A part whose lse

@@ -7,6 +7,7 @@ import operator
 import numpy as np
 
 from . import _core
+from ._types import Array, Layout, MaskLike, QueryOffset
 
 
 class KVCache:
@@ -20,16 +21,19 @@ class KVCache:
         output = cache.attend(query)      # [batch, n, num_heads, head_dim_v]
     """
 
-    def __init__(self, num_heads_kv, head_dim, head_dim_v, dtype, batch=1, capacity=0):
+    def __init__(self, num_heads_kv: int, head_dim: int, head_dim_v: int, dtype, batch: int = 1, capacity: int = 0):
         name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
         self._cache = _core.KVCache(num_heads_kv, head_dim, head_dim_v, name, batch, capacity)
 
-    def append(self, key, value, *, layout="bshd"):
+    def append(self, key: Array, value: Array, *, layout: Layout = "bshd") -> None:
         """key: [batch, n, num_heads_kv, head_dim], value: [batch, n, num_heads_kv, head_dim_v], of the cache's dtype."""
         self._cache.append(key, value, _core.Options(layout=layout))
 
-    def attend(self, query, *, mask=None, bias=None, scale=None, softcap=0.0, alibi_slopes=None, sinks=None, dropout_p=0.0,
-               seed=0, query_offset=None, query_chunk=None, key_chunk=None, layout="bshd", return_lse=False, out=None):
+    def attend(self, query: Array, *, mask: MaskLike = None, bias: Array | None = None, scale: float | None = None,
+               softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
+               dropout_p: float = 0.0, seed: int = 0, query_offset: QueryOffset = None, query_chunk: int | None = None,
+               key_chunk: int | None = None, layout: Layout = "bshd", return_lse: bool = False,
+               out: Array | None = None) -> Array | tuple[Array, Array]:
         """attention() of query with all keys; the last query sits at the last key unless query_offset says otherwise.
 
         Several queries see each other's keys unless mask=causal().
@@ -38,11 +42,11 @@ class KVCache:
                                 query_chunk, key_chunk, layout)
         return self._cache.attend(query, options, return_lse, out)
 
-    def truncate(self, n):
+    def truncate(self, n: int) -> None:
         """Forgets the tokens from n on."""
         self._cache.truncate(n)
 
-    def reorder(self, indices):
+    def reorder(self, indices) -> None:
         """Batch entry b becomes what entry indices[b] was (beam search); the batch becomes len(indices)."""
         self._cache.reorder([operator.index(n) for n in indices])
 

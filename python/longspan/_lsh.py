@@ -3,9 +3,12 @@
 #
 # Hashed attention and its gradients.
 import operator
+from collections.abc import Sequence
+from typing import Literal
 
 from . import _core
 from ._attention import Gradients
+from ._types import Array, Layout, MaskLike, QueryOffset
 
 
 def _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed, rotations,
@@ -20,10 +23,17 @@ def _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after
                             rotations, buckets, preset, whole_buckets, local_window)
 
 
-def lsh_attention(query, key, value, *, num_hashes=4, num_buckets=None, chunk_len=64, chunks_before=1, chunks_after=0,
-                  dedup=None, wrap=None, key_norm=None, mask=None, seed=0, rotations=None, buckets=None, preset=None,
-                  softcap=0.0, alibi_slopes=None, sinks=None, scale=None, query_offset=None, whole_buckets=False,
-                  local_window=None, layout="bshd", return_lse=False, return_buckets=False):
+def lsh_attention(query: Array, key: Array | None, value: Array, *, num_hashes: int = 4,
+                  num_buckets: int | Sequence[int] | None = None, chunk_len: int = 64, chunks_before: int = 1,
+                  chunks_after: int = 0, dedup: Literal["exact", "log-count", "none"] | None = None,
+                  wrap: Literal["none", "round", "all"] | None = None, key_norm: Literal["rms", "l2"] | None = None,
+                  mask: MaskLike = None, seed: int = 0, rotations: Array | None = None,
+                  buckets: Array | tuple[Array, Array] | None = None,
+                  preset: Literal["hf-reformer", "lucidrains", "lab"] | None = None, softcap: float = 0.0,
+                  alibi_slopes: Array | None = None, sinks: Array | None = None, scale: float | None = None,
+                  query_offset: QueryOffset = None, whole_buckets: bool = False,
+                  local_window: tuple[int, int] | None = None, layout: Layout = "bshd", return_lse: bool = False,
+                  return_buckets: bool = False) -> Array | tuple:
     """LSH attention of the Reformer: every query meets the keys that some hash round puts near it.
 
     query, key, value
@@ -64,11 +74,18 @@ def lsh_attention(query, key, value, *, num_hashes=4, num_buckets=None, chunk_le
     return _core.lsh_attention(query, key, value, lsh, options, return_lse, return_buckets)
 
 
-def lsh_attention_backward(doutput, query, key, value, output, lse, *, buckets=None, dlse=None, num_hashes=4,
-                           num_buckets=None, chunk_len=64, chunks_before=1, chunks_after=0, dedup=None, wrap=None,
-                           key_norm=None, mask=None, seed=0, rotations=None, preset=None, softcap=0.0, alibi_slopes=None,
-                           sinks=None, scale=None, query_offset=None, whole_buckets=False, local_window=None,
-                           layout="bshd"):
+def lsh_attention_backward(doutput: Array, query: Array, key: Array | None, value: Array, output: Array, lse: Array, *,
+                           buckets: Array | tuple[Array, Array] | None = None, dlse: Array | None = None,
+                           num_hashes: int = 4, num_buckets: int | Sequence[int] | None = None, chunk_len: int = 64,
+                           chunks_before: int = 1, chunks_after: int = 0,
+                           dedup: Literal["exact", "log-count", "none"] | None = None,
+                           wrap: Literal["none", "round", "all"] | None = None,
+                           key_norm: Literal["rms", "l2"] | None = None, mask: MaskLike = None, seed: int = 0,
+                           rotations: Array | None = None,
+                           preset: Literal["hf-reformer", "lucidrains", "lab"] | None = None, softcap: float = 0.0,
+                           alibi_slopes: Array | None = None, sinks: Array | None = None, scale: float | None = None,
+                           query_offset: QueryOffset = None, whole_buckets: bool = False,
+                           local_window: tuple[int, int] | None = None, layout: Layout = "bshd") -> Gradients:
     """The gradients of sum(output * doutput) + sum(lse * dlse), with output and lse of lsh_attention().
 
     Buckets are constants: found again from the seed when they are not given. With key=None, Gradients.query is the

@@ -9,7 +9,7 @@ import numpy as np
 from . import _core
 
 
-def set_num_threads(n) -> None:
+def set_num_threads(n: int) -> None:
     """Calls use n threads from now on; 0: all that the process may use. It changes no bit of a result."""
     _core.set_num_threads(n)
 

@@ -4,6 +4,7 @@
 # Kinds of arrays that come in: strides, read-only, DLPack, the array interface. No input is copied.
 import gc
 import tracemalloc
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -151,3 +152,16 @@ def test_nothing_is_kept_of_a_call(rng):
         counts.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert counts[2] - counts[1] < 50_000  # 50 outputs would be 800 KB
+
+
+def test_a_predicate_and_its_mask_go_together():
+    def cycle():
+        def may_see(batch, head, query, key):
+            return mask is not None
+
+        mask = longspan.causal() & longspan.predicate(may_see)
+        return weakref.ref(may_see)
+
+    function = cycle()
+    gc.collect()
+    assert function() is None

@@ -59,7 +59,7 @@ class LshCallOptions {
   LshCallOptions(std::int64_t num_hashes, std::vector<std::int64_t> num_buckets,
                  std::int64_t chunk_len, std::int64_t chunks_before, std::int64_t chunks_after,
                  const OptionalName& dedup, const OptionalName& wrap, const OptionalName& key_norm,
-                 nb::int_ seed, nb::handle rotations, nb::handle buckets,
+                 nb::handle seed, nb::handle rotations, nb::handle buckets,
                  const OptionalName& preset, bool whole_buckets,
                  std::optional<std::array<std::int64_t, 2>> local_window) {
     LshOptions (*defaults)() = [] { return LshOptions{}; };
@@ -180,7 +180,7 @@ void bind_lsh(nb::module_& module) {
   nb::class_<LshCallOptions>(module, "LshOptions")
       .def(nb::init<std::int64_t, std::vector<std::int64_t>, std::int64_t, std::int64_t,
                     std::int64_t, const OptionalName&, const OptionalName&, const OptionalName&,
-                    nb::int_, nb::handle, nb::handle, const OptionalName&, bool,
+                    nb::handle, nb::handle, nb::handle, const OptionalName&, bool,
                     std::optional<std::array<std::int64_t, 2>>>(),
            arg("num_hashes"), arg("num_buckets"), arg("chunk_len"), arg("chunks_before"),
            arg("chunks_after"), arg("dedup").none(), arg("wrap").none(), arg("key_norm").none(),

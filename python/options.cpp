@@ -67,10 +67,12 @@ ConstTensorView keep(KeptArrays& kept, nb::handle object, const char* name, Numb
   return kept.back()->view();
 }
 
-std::uint64_t make_seed(nb::int_ seed) {
-  if (std::uint64_t number = 0; nb::try_cast(seed, number)) return number;
+std::uint64_t make_seed(nb::handle seed) {
+  const nb::object index = nb::steal(PyNumber_Index(seed.ptr()));
+  if (!index.is_valid()) throw nb::python_error();
+  if (std::uint64_t number = 0; nb::try_cast(index, number)) return number;
   throw nb::value_error(
-      (std::string("seed must be in 0..2^64 - 1; found ") + nb::str(seed).c_str()).c_str());
+      (std::string("seed must be in 0..2^64 - 1; found ") + nb::str(index).c_str()).c_str());
 }
 
 QueryOffset make_query_offset(nb::handle offset, KeptArrays& kept) {
@@ -109,7 +111,7 @@ PythonMask make_mask(nb::handle mask) {
 
 CallOptions::CallOptions(nb::handle mask, nb::handle bias, std::optional<double> scale,
                          double softcap, nb::handle alibi_slopes, nb::handle sinks,
-                         double dropout_p, nb::int_ seed, nb::handle query_offset,
+                         double dropout_p, nb::handle seed, nb::handle query_offset,
                          std::optional<std::int64_t> query_chunk,
                          std::optional<std::int64_t> key_chunk, const std::string& layout)
     : heads_first_(is_heads_first(layout)), mask_(make_mask(mask)) {
@@ -183,7 +185,7 @@ void bind_options(nb::module_& module) {
   });
   nb::class_<CallOptions>(module, "Options")
       .def(nb::init<nb::handle, nb::handle, std::optional<double>, double, nb::handle, nb::handle,
-                    double, nb::int_, nb::handle, std::optional<std::int64_t>,
+                    double, nb::handle, nb::handle, std::optional<std::int64_t>,
                     std::optional<std::int64_t>, const std::string&>(),
            arg("mask").none() = nb::none(), arg("bias").none() = nb::none(),
            arg("scale").none() = nb::none(), arg("softcap") = 0.0,

@@ -23,7 +23,7 @@ using KeptArrays = std::vector<std::shared_ptr<const Array>>;
 ConstTensorView keep(KeptArrays& kept, nb::handle object, const char* name, Numbers numbers);
 
 // A ValueError past 64 bits.
-std::uint64_t make_seed(nb::int_ seed);
+std::uint64_t make_seed(nb::handle seed);
 
 // None, a number, "end", or an array [batch].
 QueryOffset make_query_offset(nb::handle offset, KeptArrays& kept);
@@ -48,7 +48,7 @@ enum class PairOrder : std::uint8_t { kTiles, kColumns };
 class CallOptions {
  public:
   CallOptions(nb::handle mask, nb::handle bias, std::optional<double> scale, double softcap,
-              nb::handle alibi_slopes, nb::handle sinks, double dropout_p, nb::int_ seed,
+              nb::handle alibi_slopes, nb::handle sinks, double dropout_p, nb::handle seed,
               nb::handle query_offset, std::optional<std::int64_t> query_chunk,
               std::optional<std::int64_t> key_chunk, const std::string& layout);
 

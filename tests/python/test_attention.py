@@ -218,3 +218,15 @@ def test_merge(rng):
     assert np.array_equal(alone, parts[0][0]) and np.array_equal(alone_lse, parts[0][1])
     heads_first = longspan.merge(([np.swapaxes(o, 1, 2), lse] for o, lse in parts), layout="bhsd")
     assert np.array_equal(np.swapaxes(heads_first[0], 1, 2), output)
+
+
+def test_numbers_of_numpy_are_numbers(rng):
+    query, key, value, _ = make(rng)
+    options = dict(scale=0.25, softcap=2.0, seed=3, dropout_p=0.5, query_offset=4, query_chunk=64)
+    numpy_options = dict(scale=np.float32(0.25), softcap=np.float64(2), seed=np.uint64(3), dropout_p=np.float16(0.5),
+                         query_offset=np.int32(4), query_chunk=np.int64(64))
+    expected = longspan.attention(query, key, value, mask=longspan.causal(), **options)
+    got = longspan.attention(query, key, value, mask=longspan.causal(), **numpy_options)
+    assert np.array_equal(got, expected)
+    at_array = longspan.attention(query, key, value, mask=longspan.causal(np.array([4, 4])), **options)
+    assert np.array_equal(at_array, expected)

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// The tile that each thread remembers.
+// The tiles that each thread remembers: two, since a panel of queries may lie across an edge of
+// tiles and is asked about key by key.
 #include "predicate.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <tuple>
@@ -42,9 +44,10 @@ MaskPredicate tiled_predicate(const std::vector<nb::object>& predicates, TileSha
   const std::uint64_t call = ++calls;
   return [call, shape, &predicates](std::int64_t batch, std::int64_t head, std::int64_t query,
                                     std::int64_t key) {
-    thread_local Tile tile;
+    thread_local std::array<Tile, 2> tiles;
     const std::int64_t first_query = query - query % shape.queries;
     const std::int64_t first_key = key - key % shape.keys;
+    Tile& tile = tiles[static_cast<std::size_t>(first_query / shape.queries % 2)];
     const Tile::Place place{call, batch, head, first_query, first_key};
     if (tile.place != place) {
       tile.place = {};  // nothing, should the predicate throw

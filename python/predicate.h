@@ -19,7 +19,7 @@ struct TileShape {
   std::int64_t queries = 1, keys = 1;       // of a tile
 };
 
-// True where all of `predicates` are. Each thread remembers the tile that it asked about last. The
+// True where all of `predicates` are. Each thread remembers the tiles that it asked about last. The
 // vector must outlive what is returned, which may be called and destroyed without the GIL.
 MaskPredicate tiled_predicate(const std::vector<nb::object>& predicates, TileShape shape);
 

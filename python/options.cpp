@@ -153,14 +153,13 @@ void bind_options(nb::module_& module) {
   module.def(
       "window",
       [](std::int64_t left, std::int64_t right, nb::handle offset) {
-        return with_offset(offset,
-                           [&](QueryOffset at) { return window(left, right, std::move(at)); });
+        return with_offset(offset, [&](QueryOffset at) { return window(left, right, at); });
       },
       arg(), arg(), arg().none());
   module.def(
       "prefix",
       [](std::int64_t length, nb::handle offset) {
-        return with_offset(offset, [&](QueryOffset at) { return prefix(length, std::move(at)); });
+        return with_offset(offset, [&](QueryOffset at) { return prefix(length, at); });
       },
       arg(), arg().none());
   module.def("key_lengths", [](nb::handle lengths) {

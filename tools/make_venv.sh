@@ -12,7 +12,7 @@ if [ -e "$folder/complete" ] && [ ! "$requirements" -nt "$folder/complete" ]; th
 rm -f "$folder/complete"
 echo "deps: installing the packages of $requirements into $folder"
 [ -x "$folder/bin/pip" ] || python3 -m venv "$folder"
-if "$folder/bin/pip" install -q --disable-pip-version-check -r "$requirements"; then
+if "$folder/bin/pip" install -q --disable-pip-version-check --retries 1 -r "$requirements"; then
   touch "$folder/complete"
 else
   echo "deps: the Python index gave not all of them: the Python package will be skipped" >&2

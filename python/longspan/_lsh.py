@@ -17,8 +17,9 @@ def _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after
         factors = []
     else:
         factors = [operator.index(n) for n in (num_buckets if hasattr(num_buckets, "__iter__") else [num_buckets])]
-    if isinstance(buckets, list):
-        buckets = tuple(buckets)
+    if isinstance(buckets, (tuple, list)):
+        query_buckets, key_buckets = buckets
+        buckets = (query_buckets, key_buckets)
     return _core.LshOptions(num_hashes, factors, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
                             rotations, buckets, preset, whole_buckets, local_window)
 

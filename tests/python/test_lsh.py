@@ -92,6 +92,8 @@ def test_a_predicate_acts_in_windows(rng):
     (dict(num_hashes=0), "num_hashes must be in"),
     (dict(num_buckets=7), "num_buckets must be even"),
     (dict(buckets=np.zeros((2, 4, 4, 95), np.int64)), r"\[2, 4, 4, 96\]; found \[2, 4, 4, 95\]"),
+    (dict(buckets=[np.zeros((2, 4, 4, 96), np.int64)]), "not enough values"),
+    (dict(buckets=2 * (np.zeros((2, 4, 4, 96), np.int64),)), "shared query and key take buckets; found query_buckets"),
     (dict(scale=2.0), "scale"),
     (dict(seed=-1), r"seed must be in 0..2\^64 - 1; found -1"),
 ])

@@ -51,6 +51,7 @@ run: build  ## the main job: real data checked against float64, and 131072 token
 
 .PHONY: test
 test: build  ## every test
+	@[ -e $(VENV)/complete ] || echo "test: the Python package is skipped: $(VENV) lacks packages (make deps says why)"
 	@ctest --preset release -j $(JOBS)
 
 .PHONY: wheel

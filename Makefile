@@ -9,21 +9,25 @@ SOAK_SEED ?= 1000000
 SOAK_COUNT ?= 20000
 
 PACKAGES := g++ cmake ninja-build libhwy-dev libtbb-dev libcli11-dev libfmt-dev nlohmann-json3-dev \
-            libgtest-dev python3 pkgconf
+            libgtest-dev python3 python3-dev python3-venv pkgconf
 LINT_PACKAGES := clang-format clang-tidy
 FUZZ_PACKAGES := clang
 NEON_PACKAGES := g++-aarch64-linux-gnu
 COVERAGE_PACKAGES := gcovr
-PEER_PACKAGES := libopenblas-dev python3-venv python3-dev
+PEER_PACKAGES := libopenblas-dev
 PEERS := build/peers-venv/bin
 
+# Where the Python package is built and tested; without its packages (no network) it is left out.
+VENV := build/venv
+WITH_PYTHON = $$([ ! -e $(VENV)/complete ] || echo -DLONGSPAN_PYTHON=ON -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python)
+
 LAUNCHER := $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-FORMATTED = $(shell find include src cli tests bench examples -name '*.h' -o -name '*.cpp' | sort)
+FORMATTED = $(shell find include src cli python tests bench examples -name '*.h' -o -name '*.cpp' | sort)
 # g++ names its 64-bit Arm twin so; Highway's headers hold all targets and are taken as they are.
 NEON_COMPILER := aarch64-linux-gnu-g++
 
 define build_preset
-	cmake --preset $(1) $(LAUNCHER) >/dev/null
+	cmake --preset $(1) $(LAUNCHER) $(2) >/dev/null
 	cmake --build --preset $(1) -j $(JOBS)
 endef
 
@@ -33,12 +37,13 @@ help:  ## this list
 	  printf 'make %-10s %s\n' "$$name" "$$what"; done
 
 .PHONY: deps
-deps:  ## install what is missing of the Debian packages the build and tests need
+deps:  ## install what is missing of the Debian and Python packages the build and tests need
 	@tools/install_deps.sh $(PACKAGES)
+	@tools/make_venv.sh $(VENV) tests/python/requirements.txt
 
 .PHONY: build
-build: deps  ## build library, program, tests, benchmark into build/release
-	@$(call build_preset,release)
+build: deps  ## build library, program, Python module, tests, benchmark into build/release
+	@$(call build_preset,release,$(WITH_PYTHON))
 
 .PHONY: run
 run: build  ## the main job: real data checked against float64, and 131072 tokens in little memory
@@ -46,7 +51,12 @@ run: build  ## the main job: real data checked against float64, and 131072 token
 
 .PHONY: test
 test: build  ## every test
+	@[ -e $(VENV)/complete ] || echo "test: the Python package is skipped: $(VENV) lacks packages (make deps says why)"
 	@ctest --preset release -j $(JOBS)
+
+.PHONY: wheel
+wheel: deps  ## a Python wheel that holds what it needs, in build/wheel, tested in a fresh environment
+	@tools/make_wheel.sh $(VENV) build/wheel
 
 .PHONY: bench
 bench: build  ## exact and LSH attention against the peaks of the same run, answers checked first (40 minutes)

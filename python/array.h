@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Arrays of Python as views, without a copy: the buffer protocol (NumPy), DLPack, the array
+// interface. What longspan cannot compute with is a TypeError here; shapes are the library's.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <span>
+
+#include "longspan/tensor.h"
+
+namespace longspan::python {
+
+namespace nb = nanobind;
+
+enum class Numbers : std::uint8_t {
+  kFloating,  // float32, float64, float16, bfloat16 (of ml_dtypes, or of DLPack)
+  kInteger,   // int32, int64
+  kBool,
+};
+
+// Holds the memory of an array of Python for as long as it lives. To be made, moved and destroyed
+// with the GIL; its view may be used without.
+class Array {
+ public:
+  Array() = default;  // absent
+  // `name` is what errors call it. None gives an absent array.
+  Array(nb::handle object, const char* name, Numbers numbers);
+  // The same, to be written to: a ValueError when it is read-only.
+  static Array output(nb::handle object, const char* name);
+  Array(Array&& other) noexcept;
+  Array& operator=(Array&& other) noexcept;
+  ~Array() { release(); }
+
+  const ConstTensorView& view() const noexcept { return view_; }
+  TensorView output_view() const noexcept;
+
+ private:
+  void read_buffer(nb::handle object, const char* name);
+  void read_dlpack(nb::handle object, const char* name, bool writable);
+  bool take_buffer(nb::handle object);
+  void release() noexcept;
+
+  Py_buffer buffer_{};                // obj == nullptr: not in use
+  nb::ndarray<nb::ro> shared_;        // DLPack, to be read
+  nb::ndarray<> shared_for_writing_;  // DLPack, to be written to
+  ConstTensorView view_;
+};
+
+// A new NumPy array; uninitialised.
+struct NewArray {
+  NewArray() = default;  // absent
+  NewArray(std::span<const std::int64_t> shape, DType dtype);
+
+  nb::object object;
+  Array array;
+};
+
+// `array` as an array of the kind that `like` is, where that kind takes DLPack; without a copy.
+nb::object as_kind_of(nb::handle like, nb::object array);
+
+// A DLPack object over a NumPy array; NumPy's own export refuses bfloat16.
+nb::object as_dlpack(nb::handle array);
+
+}  // namespace longspan::python

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+# Part of longspan. See LICENSE.
+#
+# Hashed attention and its gradients.
+import operator
+from collections.abc import Sequence
+from typing import Literal
+
+from . import _core
+from ._attention import Gradients
+from ._types import Array, Layout, MaskLike, QueryOffset
+
+
+def _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed, rotations,
+                 buckets, preset, whole_buckets, local_window):
+    if num_buckets is None:
+        factors = []
+    else:
+        factors = [operator.index(n) for n in (num_buckets if hasattr(num_buckets, "__iter__") else [num_buckets])]
+    if isinstance(buckets, (tuple, list)):
+        query_buckets, key_buckets = buckets
+        buckets = (query_buckets, key_buckets)
+    return _core.LshOptions(num_hashes, factors, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
+                            rotations, buckets, preset, whole_buckets, local_window)
+
+
+def lsh_attention(query: Array, key: Array | None, value: Array, *, num_hashes: int = 4,
+                  num_buckets: int | Sequence[int] | None = None, chunk_len: int = 64, chunks_before: int = 1,
+                  chunks_after: int = 0, dedup: Literal["exact", "log-count", "none"] | None = None,
+                  wrap: Literal["none", "round", "all"] | None = None, key_norm: Literal["rms", "l2"] | None = None,
+                  mask: MaskLike = None, seed: int = 0, rotations: Array | None = None,
+                  buckets: Array | tuple[Array, Array] | None = None,
+                  preset: Literal["hf-reformer", "lucidrains", "lab"] | None = None, softcap: float = 0.0,
+                  alibi_slopes: Array | None = None, sinks: Array | None = None, scale: float | None = None,
+                  query_offset: QueryOffset = None, whole_buckets: bool = False,
+                  local_window: tuple[int, int] | None = None, layout: Layout = "bshd", return_lse: bool = False,
+                  return_buckets: bool = False) -> Array | tuple:
+    """LSH attention of the Reformer: every query meets the keys that some hash round puts near it.
+
+    query, key, value
+        As in attention(). key=None: query and key are one tensor (the Reformer's); keys are its rows normalised, and a
+        position attends to itself only where it sees nothing else.
+    num_hashes, num_buckets
+        Rounds, and buckets of a round: an even number, or even factors such as (8, 16). None: chosen by seqlen_k.
+    chunk_len, chunks_before, chunks_after
+        Sorted positions are cut into chunks; a chunk attends to itself and to so many before and after it.
+    dedup
+        How a pair found several times counts: "exact" (once; the default), "log-count" (the same, by subtracting the log
+        of its number) or "none" (each time).
+    wrap
+        What lies beyond the edge of a round: "none" (nothing; the default), "round" or "all" (cyclic in the round, or in the
+        chunks of all rounds).
+    key_norm
+        "rms" (the default) or "l2": how the rows of a shared query and key become keys.
+    preset
+        "hf-reformer", "lucidrains" or "lab": the choices of that implementation. What is said of dedup, wrap and key_norm
+        goes first.
+    seed, rotations, buckets
+        Rotations are drawn from the seed; or given, [num_heads_kv, head_dim, num_hashes, sum(factors) / 2]; or buckets
+        are, [batch, num_heads, num_hashes, seqlen], int32 or int64: one array for a shared query and key, else a pair
+        (query_buckets, key_buckets).
+    whole_buckets, local_window
+        Attend to whole buckets instead of chunks; attend to the keys window(left, right) exactly, too: (left, right).
+    mask, softcap, alibi_slopes, sinks, scale, query_offset, layout, return_lse
+        As in attention(), by the positions of the tensors. key_lengths() are padding, which is not hashed. A shared query and
+        key take no scale.
+    return_buckets
+        Return the buckets, too: int32, shaped as they are given.
+
+    Returns output; or a tuple of output, then lse and buckets as asked for.
+    """
+    lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
+                       rotations, buckets, preset, whole_buckets, local_window)
+    options = _core.Options(mask, None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
+    return _core.lsh_attention(query, key, value, lsh, options, return_lse, return_buckets)
+
+
+def lsh_attention_backward(doutput: Array, query: Array, key: Array | None, value: Array, output: Array, lse: Array, *,
+                           buckets: Array | tuple[Array, Array] | None = None, dlse: Array | None = None,
+                           num_hashes: int = 4, num_buckets: int | Sequence[int] | None = None, chunk_len: int = 64,
+                           chunks_before: int = 1, chunks_after: int = 0,
+                           dedup: Literal["exact", "log-count", "none"] | None = None,
+                           wrap: Literal["none", "round", "all"] | None = None,
+                           key_norm: Literal["rms", "l2"] | None = None, mask: MaskLike = None, seed: int = 0,
+                           rotations: Array | None = None,
+                           preset: Literal["hf-reformer", "lucidrains", "lab"] | None = None, softcap: float = 0.0,
+                           alibi_slopes: Array | None = None, sinks: Array | None = None, scale: float | None = None,
+                           query_offset: QueryOffset = None, whole_buckets: bool = False,
+                           local_window: tuple[int, int] | None = None, layout: Layout = "bshd") -> Gradients:
+    """The gradients of sum(output * doutput) + sum(lse * dlse), with output and lse of lsh_attention().
+
+    Buckets are constants: found again from the seed when they are not given. With key=None, Gradients.query is the
+    whole gradient of the shared tensor and Gradients.key is None.
+    """
+    lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
+                       rotations, buckets, preset, whole_buckets, local_window)
+    options = _core.Options(mask, None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
+    return Gradients(*_core.lsh_attention_backward(doutput, query, key, value, output, lse, dlse, lsh, options))

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// Hashed attention: its options, the call, its gradients.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <string>
+#include <utility>
+
+#include "calls.h"
+#include "longspan/lsh_attention.h"
+
+namespace longspan::python {
+namespace {
+
+template <class Value>
+struct Choice {
+  const char* name;
+  Value value;
+};
+
+constexpr std::array<Choice<Dedup>, 3> kDedup = {
+    {{"exact", Dedup::kExact}, {"log-count", Dedup::kLogCount}, {"none", Dedup::kNone}}};
+constexpr std::array<Choice<Wrap>, 3> kWrap = {
+    {{"none", Wrap::kNone}, {"round", Wrap::kRound}, {"all", Wrap::kAll}}};
+constexpr std::array<Choice<KeyNorm>, 2> kKeyNorm = {
+    {{"rms", KeyNorm::kRms}, {"l2", KeyNorm::kL2}}};
+constexpr std::array<Choice<LshOptions (*)()>, 3> kPresets = {
+    {{"hf-reformer", hf_reformer}, {"lucidrains", lucidrains}, {"lab", lab}}};
+
+using OptionalName = std::optional<std::string>;
+
+// Sets `value` to what is named, leaves it when nothing is.
+template <class Choices, class Value>
+void choose(const char* option, const Choices& choices, const OptionalName& name, Value& value) {
+  if (!name) return;
+  std::string names;
+  for (const auto& choice : choices) {
+    if (*name == choice.name) {
+      value = choice.value;
+      return;
+    }
+    names.append(names.empty() ? "" : ", ").append(choice.name);
+  }
+  throw nb::value_error(
+      (std::string(option) + " must be one of " + names + "; found \"" + *name + "\"").c_str());
+}
+
+// The options of hashing; arrays are those of the caller.
+class LshCallOptions {
+ public:
+  // NOLINTNEXTLINE(readability-function-size): the arguments of the call, in their order
+  LshCallOptions(std::int64_t num_hashes, std::vector<std::int64_t> num_buckets,
+                 std::int64_t chunk_len, std::int64_t chunks_before, std::int64_t chunks_after,
+                 const OptionalName& dedup, const OptionalName& wrap, const OptionalName& key_norm,
+                 nb::handle seed, nb::handle rotations, nb::handle buckets,
+                 const OptionalName& preset, bool whole_buckets,
+                 std::optional<std::array<std::int64_t, 2>> local_window) {
+    LshOptions (*defaults)() = [] { return LshOptions{}; };
+    choose("preset", kPresets, preset, defaults);
+    lsh = defaults();
+    lsh.num_hashes = num_hashes;
+    lsh.num_buckets = std::move(num_buckets);
+    lsh.chunk_len = chunk_len;
+    lsh.chunks_before = chunks_before;
+    lsh.chunks_after = chunks_after;
+    choose("dedup", kDedup, dedup, lsh.dedup);
+    choose("wrap", kWrap, wrap, lsh.wrap);
+    choose("key_norm", kKeyNorm, key_norm, lsh.key_norm);
+    lsh.seed = make_seed(seed);
+    lsh.whole_buckets = whole_buckets;
+    lsh.local_window = local_window;
+    lsh.rotations = keep(kept_, rotations, "rotations", Numbers::kFloating);
+    if (lsh.num_buckets.empty() && lsh.rotations.rank == 4) {
+      lsh.num_buckets = {2 * lsh.rotations.shape[3]};
+    }
+    if (nb::isinstance<nb::tuple>(buckets)) {
+      const auto pair = nb::cast<std::pair<nb::object, nb::object>>(buckets);
+      lsh.query_buckets = keep(kept_, pair.first, "query_buckets", Numbers::kInteger);
+      lsh.key_buckets = keep(kept_, pair.second, "key_buckets", Numbers::kInteger);
+    } else {
+      lsh.buckets = keep(kept_, buckets, "buckets", Numbers::kInteger);
+    }
+  }
+
+  LshOptions lsh;
+
+ private:
+  KeptArrays kept_;
+};
+
+// Buckets made before the call, so that they are made once and can be returned.
+class HashedBuckets {
+ public:
+  HashedBuckets(const Inputs& in, const LshOptions& options)
+      : query_(in.query, options.num_hashes), shared_(!is_given(in.key)) {
+    if (!shared_) key_ = Side(in.key, options.num_hashes);
+  }
+
+  void hash(const Inputs& in, LshOptions& options, const Mask& mask,
+            const Execution& execution) const {
+    const TensorView query = query_.buckets.array.output_view();
+    if (shared_) {
+      hash_vectors(in.query, query, options, mask, execution);
+      options.buckets = query;
+    } else {
+      const TensorView key = key_.buckets.array.output_view();
+      hash_vectors(in.query, in.key, query, key, options, mask, execution);
+      options.query_buckets = query;
+      options.key_buckets = key;
+    }
+    options.rotations = {};
+  }
+
+  nb::object take(nb::handle like) const {
+    nb::object query = as_kind_of(like, query_.buckets.object);
+    if (shared_) return query;
+    return nb::make_tuple(query, as_kind_of(like, key_.buckets.object));
+  }
+
+ private:
+  // [batch, num_heads, num_hashes, seqlen], without what the vectors lack.
+  struct Side {
+    Side() = default;
+    Side(const ConstTensorView& vectors, std::int64_t num_hashes) {
+      const auto& x = vectors.shape;
+      Extents shape{num_hashes, x[0]};
+      if (vectors.rank == 3) shape = {x[1], num_hashes, x[0]};
+      if (vectors.rank == 4) shape = {x[0], x[2], num_hashes, x[1]};
+      buckets = NewArray({shape.data(), static_cast<std::size_t>(vectors.rank)}, DType::kInt32);
+    }
+    NewArray buckets;
+  };
+  Side query_, key_;
+  bool shared_;
+};
+
+nb::object hashed(nb::handle query, nb::handle key, nb::handle value, const LshCallOptions& given,
+                  const CallOptions& options, bool return_lse, bool return_buckets) {
+  const Inputs in(query, key, value, options);
+  const Outputs outputs(in.query_array.view(), in.value_array.view(), options, return_lse,
+                        nb::none());
+  const AttentionOptions bound =
+      options.bound(in.query, is_given(in.key) ? in.key : in.query, PairOrder::kColumns);
+  LshOptions lsh = given.lsh;
+  std::optional<HashedBuckets> buckets;
+  if (return_buckets) buckets.emplace(in, lsh);
+  in.run(options, [&](const Execution& execution) {
+    if (buckets) buckets->hash(in, lsh, bound.mask, execution);
+    lsh_attention(in.query, in.key, in.value, outputs.partial(), lsh, bound, execution);
+  });
+  return outputs.take(query, buckets ? buckets->take(query) : nb::object());
+}
+
+nb::tuple hashed_backward(nb::handle doutput, nb::handle query, nb::handle key, nb::handle value,
+                          nb::handle output, nb::handle lse, nb::handle dlse,
+                          const LshCallOptions& given, const CallOptions& options) {
+  const Inputs in(query, key, value, options);
+  const BackwardInputs backward(doutput, output, lse, dlse, options);
+  const GradientOutputs gradients(in, options);
+  const AttentionOptions bound =
+      options.bound(in.query, is_given(in.key) ? in.key : in.query, PairOrder::kColumns);
+  in.run(options, [&](const Execution& execution) {
+    lsh_attention_backward(in.query, in.key, in.value, backward.result, backward.dresult,
+                           gradients.views(), given.lsh, bound, execution);
+  });
+  return gradients.take(query);
+}
+
+}  // namespace
+
+void bind_lsh(nb::module_& module) {
+  using nb::arg;
+  nb::class_<LshCallOptions>(module, "LshOptions")
+      .def(nb::init<std::int64_t, std::vector<std::int64_t>, std::int64_t, std::int64_t,
+                    std::int64_t, const OptionalName&, const OptionalName&, const OptionalName&,
+                    nb::handle, nb::handle, nb::handle, const OptionalName&, bool,
+                    std::optional<std::array<std::int64_t, 2>>>(),
+           arg("num_hashes"), arg("num_buckets"), arg("chunk_len"), arg("chunks_before"),
+           arg("chunks_after"), arg("dedup").none(), arg("wrap").none(), arg("key_norm").none(),
+           arg("seed"), arg("rotations").none(), arg("buckets").none(), arg("preset").none(),
+           arg("whole_buckets"), arg("local_window").none());
+  module.def("lsh_attention", hashed, arg(), arg().none(), arg(), arg(), arg(), arg(), arg());
+  module.def("lsh_attention_backward", hashed_backward, arg(), arg(), arg().none(), arg(), arg(),
+             arg(), arg().none(), arg(), arg());
+}
+
+}  // namespace longspan::python

@@ -14,45 +14,13 @@
 namespace longspan::test {
 namespace {
 
-LshInputs normal_lsh(const std::vector<std::int64_t>& shape, DType dtype, std::uint64_t seed) {
-  Random random(seed);
-  LshInputs in;
-  in.query = Tensor(dtype, shape).fill_normal(random);
-  in.value = Tensor(dtype, shape).fill_normal(random);
-  in.lsh.chunk_len = 16;
-  in.lsh.seed = seed;
-  return in;
-}
-
-LshInputs separate_lsh(DType dtype, std::uint64_t seed) {
-  Random random(seed);
-  LshInputs in;
-  in.shared = false;
-  in.query = Tensor(dtype, {2, 150, 4, 24}).fill_normal(random);
-  in.key = Tensor(dtype, {2, 211, 2, 24}).fill_normal(random);
-  in.value = Tensor(dtype, {2, 211, 2, 17}).fill_normal(random);
-  in.options.query_offset = QueryOffset::end();
-  in.options.mask = causal();
-  in.lsh.chunk_len = 16;
-  return in;
-}
-
-Tensor entry_of(const Tensor& tensor, std::int64_t batch) {
-  std::vector<std::int64_t> shape = tensor.shape();
-  shape[0] = 1;
-  Tensor entry(tensor.view().dtype, shape);
-  for (std::int64_t n = 0; n < entry.size(); ++n)
-    entry.set(n, tensor.get(batch * entry.size() + n));
-  return entry;
-}
-
 std::vector<LshInputs> all_kinds(DType dtype) {
   std::vector<LshInputs> all;
   all.push_back(normal_lsh({2, 403, 2, 24}, dtype, 5));
   all.back().options.mask = causal();
   all.push_back(all.back());
   all.back().lsh.wrap = Wrap::kAll;
-  all.push_back(separate_lsh(dtype, 6));
+  all.push_back(separate_lsh(dtype, 150, 211, 6));
   all.push_back(all.front());
   all.back().lsh.whole_buckets = true;
   all.back().lsh.local_window = {{20, 0}};
@@ -93,7 +61,7 @@ Output exact(const Tensor& query, const Tensor& key, const Tensor& value,
 TEST(LshAttention, OfWholeBucketsThatAreOneIsExactAttention) {
   for (const std::string& kernel : usable_kernels()) {
     SCOPED_TRACE(kernel);
-    LshInputs in = separate_lsh(DType::kFloat64, 8);
+    LshInputs in = separate_lsh(DType::kFloat64, 150, 211, 8);
     in.lsh.whole_buckets = true;
     in.lsh.num_buckets = {2};
     const Tensor query_buckets = Tensor(DType::kInt32, {2, 4, 4, 150}).fill(0);
@@ -257,7 +225,7 @@ TEST(LshAttention, RefusesInWords) {
         in.value = Tensor(DType::kFloat32, {1, 99, 2, 8});
       },
       {"99", "100"}));
-  LshInputs separate = separate_lsh(DType::kFloat32, 18);
+  LshInputs separate = separate_lsh(DType::kFloat32, 150, 211, 18);
   separate.options = {};
   EXPECT_TRUE(throws_error([&] { run_lsh(separate); }, ErrorCode::kInvalidArgument,
                            {"query_offset", "end"}));

@@ -14,29 +14,6 @@
 namespace longspan::test {
 namespace {
 
-LshInputs normal_lsh(const std::vector<std::int64_t>& shape, DType dtype, std::uint64_t seed) {
-  Random random(seed);
-  LshInputs in;
-  in.query = Tensor(dtype, shape).fill_normal(random);
-  in.value = Tensor(dtype, shape).fill_normal(random);
-  in.lsh.chunk_len = 16;
-  in.lsh.seed = seed;
-  return in;
-}
-
-LshInputs separate_lsh(DType dtype, std::uint64_t seed) {
-  Random random(seed);
-  LshInputs in;
-  in.shared = false;
-  in.query = Tensor(dtype, {2, 550, 4, 24}).fill_normal(random);
-  in.key = Tensor(dtype, {2, 611, 2, 24}).fill_normal(random);
-  in.value = Tensor(dtype, {2, 611, 2, 17}).fill_normal(random);
-  in.options.query_offset = QueryOffset::end();
-  in.options.mask = causal();
-  in.lsh.chunk_len = 16;
-  return in;
-}
-
 // Long enough that a round has several shares, which take turns.
 std::vector<LshInputs> all_kinds(DType dtype) {
   std::vector<LshInputs> all;
@@ -48,25 +25,14 @@ std::vector<LshInputs> all_kinds(DType dtype) {
     all.back().lsh.chunks_after = 1;
     all.back().lsh.dedup = Dedup::kNone;
   }
-  all.push_back(separate_lsh(dtype, 6));
-  all.push_back(separate_lsh(dtype, 6));
+  all.push_back(separate_lsh(dtype, 550, 611, 6));
+  all.push_back(separate_lsh(dtype, 550, 611, 6));
   all.back().lsh.whole_buckets = true;
   all.push_back(all.front());
   all.back().lsh.local_window = {{300, 0}};
   all.push_back(normal_lsh({2, 403, 2, 24}, dtype, 7));  // one chunk
   all.back().lsh.chunk_len = 1000;
   return all;
-}
-
-Tensor entry_of(const Tensor& tensor, std::int64_t batch) {
-  if (!is_given(tensor.view())) return Tensor();
-  std::vector<std::int64_t> shape = tensor.shape();
-  shape[0] = 1;
-  Tensor entry(tensor.view().dtype, shape);
-  for (std::int64_t n = 0; n < entry.size(); ++n) {
-    entry.set(n, tensor.get(batch * entry.size() + n));
-  }
-  return entry;
 }
 
 TEST(LshBackward, HasTheSameBitsForAnyThreadsAndForABatchEntryAlone) {
@@ -110,7 +76,7 @@ TEST(LshBackward, OfLongSequencesIsTheDefinition) {
 TEST(LshBackward, OfWholeBucketsThatAreOneIsThatOfExactAttention) {
   for (const std::string& kernel : usable_kernels()) {
     SCOPED_TRACE(kernel);
-    LshInputs in = separate_lsh(DType::kFloat64, 8);
+    LshInputs in = separate_lsh(DType::kFloat64, 550, 611, 8);
     in.lsh.whole_buckets = true;
     in.lsh.num_buckets = {2};
     const Tensor query_buckets = Tensor(DType::kInt32, {2, 4, 4, 550}).fill(0);

@@ -38,6 +38,41 @@ double norm_of(const std::vector<double>& values) {
 
 }  // namespace
 
+LshInputs normal_lsh(const std::vector<std::int64_t>& shape, DType dtype, std::uint64_t seed) {
+  Random random(seed);
+  LshInputs in;
+  in.query = Tensor(dtype, shape).fill_normal(random);
+  in.value = Tensor(dtype, shape).fill_normal(random);
+  in.lsh.chunk_len = 16;
+  in.lsh.seed = seed;
+  return in;
+}
+
+LshInputs separate_lsh(DType dtype, std::int64_t seqlen_q, std::int64_t seqlen_k,
+                       std::uint64_t seed) {
+  Random random(seed);
+  LshInputs in;
+  in.shared = false;
+  in.query = Tensor(dtype, {2, seqlen_q, 4, 24}).fill_normal(random);
+  in.key = Tensor(dtype, {2, seqlen_k, 2, 24}).fill_normal(random);
+  in.value = Tensor(dtype, {2, seqlen_k, 2, 17}).fill_normal(random);
+  in.options.query_offset = QueryOffset::end();
+  in.options.mask = causal();
+  in.lsh.chunk_len = 16;
+  return in;
+}
+
+Tensor entry_of(const Tensor& tensor, std::int64_t batch) {
+  if (!is_given(tensor.view())) return Tensor();
+  std::vector<std::int64_t> shape = tensor.shape();
+  shape[0] = 1;
+  Tensor entry(tensor.view().dtype, shape);
+  for (std::int64_t n = 0; n < entry.size(); ++n) {
+    entry.set(n, tensor.get(batch * entry.size() + n));
+  }
+  return entry;
+}
+
 Output run_lsh_as(DType output, const LshInputs& inputs, const Execution& execution,
                   Layout layout) {
   const ConstTensorView query = inputs.query, value = inputs.value;

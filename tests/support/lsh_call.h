@@ -25,6 +25,14 @@ struct LshInputs {
   ConstTensorView key_view() const { return shared ? ConstTensorView{} : key.view(); }
 };
 
+// Shared vectors, value as wide; chunks of 16.
+LshInputs normal_lsh(const std::vector<std::int64_t>& shape, DType dtype, std::uint64_t seed);
+// Two heads of keys for four of queries, causal, the last query level with the last key.
+LshInputs separate_lsh(DType dtype, std::int64_t seqlen_q, std::int64_t seqlen_k,
+                       std::uint64_t seed);
+// One entry of the batch; nothing of nothing.
+Tensor entry_of(const Tensor& tensor, std::int64_t batch);
+
 Output run_lsh_as(DType output, const LshInputs& inputs, const Execution& execution = {},
                   Layout layout = Layout::kRowMajor);
 Output run_lsh(const LshInputs& inputs, const Execution& execution = {});

@@ -28,6 +28,14 @@ Rows sum(Rows a, const Rows& b) {
   return a;
 }
 
+Rows split(const std::vector<double>& numbers, std::int64_t width) {
+  Rows rows;
+  for (auto row = numbers.begin(); row != numbers.end(); row += width) {
+    rows.emplace_back(row, row + width);
+  }
+  return rows;
+}
+
 class Layer {
  public:
   explicit Layer(const std::string& name) : golden_(load_golden("reformer", name)) {}
@@ -54,12 +62,7 @@ class Layer {
  private:
   Rows rows(const std::string& name) const {
     const std::vector<double> numbers = golden_.numbers(name);
-    const std::size_t width = numbers.size() / kSeqlen;
-    Rows all;
-    for (std::size_t n = 0; n < kSeqlen; ++n) {
-      all.emplace_back(numbers.begin() + n * width, numbers.begin() + (n + 1) * width);
-    }
-    return all;
+    return split(numbers, static_cast<std::int64_t>(numbers.size()) / kSeqlen);
   }
 
   Rows normalize(Rows in, const std::string& name) const {
@@ -122,12 +125,7 @@ class Layer {
       attention(heads(normal, "query"), heads(normal, "key"), value, {output, {}}, options);
     }
     const std::vector<double> flat = output.values();
-    Rows all;
-    for (std::size_t n = 0; n < kSeqlen; ++n) {
-      constexpr std::size_t kWidth = kHeads * kHeadDim;
-      all.emplace_back(flat.begin() + n * kWidth, flat.begin() + (n + 1) * kWidth);
-    }
-    return linear(all, "attention.output.dense");
+    return linear(split(flat, kHeads * kHeadDim), "attention.output.dense");
   }
 
   GoldenCase golden_;

@@ -13,6 +13,7 @@
 #ifndef LONGSPAN_C_API_H_
 #define LONGSPAN_C_API_H_
 
+/* This is C. NOLINTBEGIN(modernize-*) */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -282,5 +283,7 @@ longspan_tensor longspan_kv_cache_value(const longspan_kv_cache* cache);
 #ifdef __cplusplus
 } /* extern "C" */
 #endif
+
+/* NOLINTEND(modernize-*) */
 
 #endif /* LONGSPAN_C_API_H_ */

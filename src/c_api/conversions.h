@@ -62,10 +62,10 @@ longspan_attention_options default_attention_options() noexcept;
 longspan_lsh_options default_lsh_options(longspan_lsh_preset preset);
 longspan_execution default_execution() noexcept;
 longspan_gradients default_gradients() noexcept;
-AttentionOptions options(const longspan_attention_options* given);
-LshOptions lsh_options(const longspan_lsh_options* given);
-Execution execution(const longspan_execution* given);
-Gradients gradients(const longspan_gradients* given);
+AttentionOptions options(const longspan_attention_options* pointer);
+LshOptions lsh_options(const longspan_lsh_options* pointer);
+Execution execution(const longspan_execution* pointer);
+Gradients gradients(const longspan_gradients* pointer);
 
 void write_plan(const AttentionPlan& from, longspan_plan* into);
 void write_plan(const LshPlan& from, longspan_plan* into);

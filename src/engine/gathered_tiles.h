@@ -51,8 +51,8 @@ class GatheredTiles {
   // rounded once: in `into` (as keys that a kernel can read as they are) or, where that is null,
   // valid until the next call.
   RowSource key_rows(std::span<const std::int32_t> index, std::byte* into = nullptr) const;
-  // numbers[column * run_keys + key]
-  void load_numbers(std::span<const std::int32_t> index, std::int32_t* numbers) const;
+  // into[column * run_keys + key]
+  void load_numbers(std::span<const std::int32_t> index, std::int32_t* into) const;
 
   // The words of a tile, null when all is visible; false when nothing is.
   bool load_visible(const GatheredGroup& group, const KeyRun& keys, const std::int32_t* numbers,

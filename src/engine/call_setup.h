@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// From a checked call to the words of the engine: what forward and backward share.
+// From a checked call to the words of the engine: what forward and backward share, exact or hashed.
 #pragma once
 
 #include <string>
@@ -38,6 +38,17 @@ void describe_call(const CheckedCall& checked, const AttentionOptions& options,
   call.dropout = checked.dropout;
   call.stop = execution.stop;
   call.progress = execution.progress;
+}
+
+// body(pass) with the pass over the numbers in which this dtype is computed.
+template <template <class> class Pass, class Body, class... Arguments>
+auto with_pass(DType dtype, const Body& body, const Arguments&... arguments) {
+  if (dtype == DType::kFloat64) {
+    Pass<double> pass(arguments...);
+    return body(pass);
+  }
+  Pass<float> pass(arguments...);
+  return body(pass);
 }
 
 inline std::string log_line(const char* function, const ConstTensorView& query,

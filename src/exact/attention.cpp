@@ -197,18 +197,6 @@ class ExactForward {
   std::int64_t panels_of_keys_ = 1;  // as the plan counts them: heads of a query range
 };
 
-// body(ExactForward<T>&) with the T in which this dtype is computed.
-template <class Body>
-auto with_forward(const CheckedCall& checked, const AttentionOptions& options,
-                  const Execution& execution, bool exact_reference, const Body& body) {
-  if (checked.query.dtype == DType::kFloat64) {
-    ExactForward<double> forward(checked, options, execution, exact_reference);
-    return body(forward);
-  }
-  ExactForward<float> forward(checked, options, execution, exact_reference);
-  return body(forward);
-}
-
 }  // namespace
 }  // namespace exact
 
@@ -219,18 +207,21 @@ void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value
   exact::Results results;
   results.output = checker.output(result.output);
   results.lse = checker.lse(result.lse);
-  exact::with_forward(checked, options, execution, false, [&](auto& forward) {
+  const auto run = [&](auto& forward) {
     const base::CallLog log;
     forward.run(results);
     log.write([&] { return exact::log_line("attention", query, key, value, forward.describe()); });
-  });
+  };
+  engine::with_pass<exact::ExactForward>(query.dtype, run, checked, options, execution,
+                                         /*exact_reference=*/false);
 }
 
 AttentionPlan plan_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                              const AttentionOptions& options, const Execution& execution) {
   const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
-  return exact::with_forward(checked, options, execution, false,
-                             [](auto& forward) { return forward.describe(); });
+  return engine::with_pass<exact::ExactForward>(
+      query.dtype, [](auto& forward) { return forward.describe(); }, checked, options, execution,
+      /*exact_reference=*/false);
 }
 
 void summarize_chunk(ConstTensorView query, ConstTensorView key, ConstTensorView value,
@@ -245,8 +236,9 @@ void summarize_chunk(ConstTensorView query, ConstTensorView key, ConstTensorView
   results.output = checker.numerator(into.numerator);
   results.sum = checker.row_numbers("sum", into.sum);
   results.max = checker.row_numbers("max", into.max);
-  exact::with_forward(checked, options, execution, true,
-                      [&](auto& forward) { forward.run(results); });
+  engine::with_pass<exact::ExactForward>(
+      query.dtype, [&](auto& forward) { forward.run(results); }, checked, options, execution,
+      /*exact_reference=*/true);
 }
 
 }  // namespace longspan

@@ -253,17 +253,6 @@ class ExactBackward {
   double pairs_ = 0;
 };
 
-template <class Body>
-auto with_backward(const CheckedCall& checked, const AttentionOptions& options,
-                   const Execution& execution, const BackwardTensors& tensors, const Body& body) {
-  if (checked.query.dtype == DType::kFloat64) {
-    ExactBackward<double> backward(checked, options, execution, tensors);
-    return body(backward);
-  }
-  ExactBackward<float> backward(checked, options, execution, tensors);
-  return body(backward);
-}
-
 }  // namespace
 }  // namespace exact
 
@@ -273,13 +262,14 @@ void attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorV
   const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
   const engine::BackwardTensors tensors =
       engine::check_backward("attention_backward", checked, result, dresult, into, options);
-  exact::with_backward(checked, options, execution, tensors, [&](auto& backward) {
+  const auto run = [&](auto& backward) {
     const base::CallLog log;
     backward.run();
     log.write([&] {
       return exact::log_line("attention_backward", query, key, value, backward.describe());
     });
-  });
+  };
+  engine::with_pass<exact::ExactBackward>(query.dtype, run, checked, options, execution, tensors);
 }
 
 AttentionPlan plan_attention_backward(ConstTensorView query, ConstTensorView key,
@@ -291,8 +281,9 @@ AttentionPlan plan_attention_backward(ConstTensorView query, ConstTensorView key
     const ConstTensorView& bias = options.bias;
     tensors.dbias = {tensors.dquery.data, bias.dtype, bias.rank, bias.shape, bias.strides};
   }
-  return exact::with_backward(checked, options, execution, tensors,
-                              [](auto& backward) { return backward.describe(); });
+  return engine::with_pass<exact::ExactBackward>(
+      query.dtype, [](auto& backward) { return backward.describe(); }, checked, options, execution,
+      tensors);
 }
 
 }  // namespace longspan

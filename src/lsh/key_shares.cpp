@@ -24,8 +24,7 @@ std::int64_t share_length(std::int64_t seqlen, std::int64_t unit) {
 KeyShares::KeyShares(const Rounds& rounds)
     : rounds_(rounds),
       by_window_(true),
-      length_(share_length(rounds.shape().seqlen_k, rounds.options().chunk_len)),
-      count_(base::ceil_div(rounds.shape().seqlen_k, length_)) {
+      length_(share_length(rounds.shape().seqlen_k, rounds.options().chunk_len)) {
   const LshOptions& options = rounds.options();
   const mask::Range all{0, rounds.shape().seqlen_k};
   std::vector<mask::Range> met;
@@ -42,13 +41,10 @@ KeyShares::KeyShares(const Rounds& rounds)
 }
 
 KeyShares::KeyShares(const Rounds& rounds, const mask::BoundMask& mask, std::int64_t run_keys)
-    : rounds_(rounds),
-      by_window_(false),
-      length_(share_length(rounds.shape().seqlen_q, 1)),
-      count_(base::ceil_div(rounds.shape().seqlen_q, length_)) {
+    : rounds_(rounds), by_window_(false), length_(share_length(rounds.shape().seqlen_q, 1)) {
   const RoundsShape& shape = rounds.shape();
   std::vector<mask::Range> met;
-  for (std::int64_t share = 0; share < count_; ++share) {
+  for (std::int64_t share = 0; share * length_ < shape.seqlen_q; ++share) {
     mask::Range keys;
     for (std::int64_t list = 0; list < shape.batch * shape.num_heads; ++list) {
       const mask::Range seen =

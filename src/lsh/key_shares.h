@@ -33,7 +33,6 @@ class KeyShares {
   const Rounds& rounds_;
   bool by_window_;
   std::int64_t length_;  // of a share, in keys of the order or in queries
-  std::int64_t count_;
   std::vector<std::vector<std::int64_t>> turns_;
 };
 

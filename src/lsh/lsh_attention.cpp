@@ -13,6 +13,7 @@
 #include "base/buffer.h"
 #include "base/call_log.h"
 #include "base/parallel_for.h"
+#include "engine/call_setup.h"
 #include "engine/checked_call.h"
 #include "engine/gathered_worker.h"
 #include "engine/running_rows.h"
@@ -34,11 +35,11 @@ struct Results {
 template <class T>
 class LshForward {
  public:
-  LshForward(const typename LshCall<T>::Tensors& tensors, const LshOptions& options,
-             const AttentionOptions& attention, const Execution& execution, const Results& results)
-      : lsh_(tensors, options, attention, execution, tensors.checked.query.dtype,
+  LshForward(const LshInputs& inputs, const LshOptions& options, const AttentionOptions& attention,
+             const Execution& execution, const Results& results)
+      : lsh_(inputs, options, attention, execution, inputs.checked.query.dtype,
              /*panels_by_depth=*/false),
-        checked_(tensors.checked),
+        checked_(inputs.checked),
         results_(results),
         numerator_(results.output.target(0, 0), checked_.seqlen_q, checked_.head_dim_v) {
     constexpr std::int64_t kTaskQueries = 1024;
@@ -50,19 +51,20 @@ class LshForward {
                                    base::kAlignment);
     threads_ = lsh_.choose_threads(kFunction, lsh_.lists() * tasks_of_list(),
                                    [&](int threads) { return total_bytes(threads); });
+    total_bytes_ = total_bytes(threads_);
   }
 
-  LshPlan describe() {
+  LshPlan describe() const {
     LshPlan plan = lsh_.describe_plan(static_cast<double>(checked_.head_dim + checked_.head_dim_v));
     plan.threads = threads_;
     plan.tasks = lsh_.lists() * tasks_of_list();
-    plan.workspace_bytes = total_bytes(threads_);
+    plan.workspace_bytes = total_bytes_;
     return plan;
   }
-  std::string log_line() { return lsh_.log_line(kFunction, describe()); }
+  std::string log_line() const { return lsh_.log_line(kFunction, describe()); }
 
   void run() {
-    const base::Buffer workspace(workspace_bytes(threads_));
+    const base::Buffer workspace(total_bytes_ - lsh_.sorting_bytes(threads_));
     base::Carver carver(workspace.data());
     carve(carver, at_once(threads_));
     std::vector<Worker> workers;
@@ -70,12 +72,7 @@ class LshForward {
     for (int w = 0; w < threads_; ++w) {
       workers.emplace_back(lsh_, carver.take<std::byte>(static_cast<std::int64_t>(worker_bytes_)));
     }
-    lsh_.sort(threads_);
-    const engine::GatheredCall<T>& call = lsh_.engine_call();
-    if (call.progress != nullptr) {
-      call.progress->total +=
-          lsh_.phases() * lsh_.lists() * base::ceil_div(checked_.seqlen_q, call.rows_per_panel);
-    }
+    lsh_.begin(threads_);
     const std::int64_t step = at_once(threads_);
     for (std::int64_t first = 0; first < lsh_.groups(); first += step) {
       lsh_.open(first, std::min(step, lsh_.groups() - first), threads_);
@@ -110,13 +107,12 @@ class LshForward {
     numerator_.carve(carver, lists);
   }
 
-  std::size_t workspace_bytes(int threads) {
+  // With what sorting allocates for itself.
+  std::size_t total_bytes(int threads) {
     base::Carver counted;
     carve(counted, at_once(threads));
-    return counted.used() + static_cast<std::size_t>(threads) * worker_bytes_;
-  }
-  std::size_t total_bytes(int threads) {
-    return workspace_bytes(threads) + lsh_.sorting_bytes(threads);
+    return counted.used() + static_cast<std::size_t>(threads) * worker_bytes_ +
+           lsh_.sorting_bytes(threads);
   }
 
   // Factors of keys, and bounds of scores: with itself a row of shared vectors has its largest, by
@@ -204,25 +200,12 @@ class LshForward {
   engine::ListSums<T> numerator_;
   std::int64_t task_queries_ = 1;
   std::size_t worker_bytes_ = 0;
+  std::size_t total_bytes_ = 0;
   int threads_ = 1;
   T* bounds_ = nullptr;     // [open lists][seqlen_q]
   T* reference_ = nullptr;  // likewise
   T* sum_ = nullptr;
 };
-
-// body(LshForward<T>&) with the T in which this dtype is computed.
-template <class Body>
-auto with_forward(const ConstTensorView& query, const ConstTensorView& key,
-                  const CheckedCall& checked, const LshOptions& options,
-                  const AttentionOptions& attention, const Execution& execution,
-                  const Results& results, const Body& body) {
-  if (checked.query.dtype == DType::kFloat64) {
-    LshForward<double> forward({query, key, checked}, options, attention, execution, results);
-    return body(forward);
-  }
-  LshForward<float> forward({query, key, checked}, options, attention, execution, results);
-  return body(forward);
-}
 
 }  // namespace
 }  // namespace lsh
@@ -236,11 +219,13 @@ void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView v
   lsh::Results results;
   results.output = checker.output(result.output);
   results.lse = checker.lse(result.lse);
-  lsh::with_forward(query, key, checked, options, attention, execution, results, [](auto& forward) {
+  const auto run = [](auto& forward) {
     const base::CallLog log;
     forward.run();
     log.write([&] { return forward.log_line(); });
-  });
+  };
+  engine::with_pass<lsh::LshForward>(query.dtype, run, lsh::LshInputs{query, key, checked}, options,
+                                     attention, execution, results);
 }
 
 LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
@@ -251,8 +236,9 @@ LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTens
   lsh::Results results;  // the plan asks how they lie, no more
   results.output =
       engine::planned_tensor(checked.query.dtype, checked.num_heads, checked.head_dim_v);
-  return lsh::with_forward(query, key, checked, options, attention, execution, results,
-                           [](auto& forward) { return forward.describe(); });
+  return engine::with_pass<lsh::LshForward>(
+      query.dtype, [](auto& forward) { return forward.describe(); },
+      lsh::LshInputs{query, key, checked}, options, attention, execution, results);
 }
 
 }  // namespace longspan

@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/parallel_for.h"
 #include "engine/backward_tensors.h"
+#include "engine/call_setup.h"
 #include "engine/checked_call.h"
 #include "engine/delta.h"
 #include "engine/gathered_gradients.h"
@@ -36,9 +37,8 @@ constexpr const char* kFunction = "lsh_attention_backward";
 template <class T>
 class LshBackward {
  public:
-  LshBackward(const typename LshCall<T>::Tensors& inputs, const LshOptions& options,
-              const AttentionOptions& attention, const Execution& execution,
-              const BackwardTensors& tensors)
+  LshBackward(const LshInputs& inputs, const LshOptions& options, const AttentionOptions& attention,
+              const Execution& execution, const BackwardTensors& tensors)
       : lsh_(inputs, options, attention, execution, operands(inputs.checked, tensors),
              /*panels_by_depth=*/true),
         checked_(inputs.checked),
@@ -47,7 +47,7 @@ class LshBackward {
         dquery_(tensors.dquery.target(0, 0), checked_.seqlen_q, checked_.head_dim),
         dkey_(tensors.dkey.target(0, 0), checked_.seqlen_k, checked_.head_dim),
         dvalue_(tensors.dvalue.target(0, 0), checked_.seqlen_k, checked_.head_dim_v) {
-    engine::GatheredCall<T>& call = lsh_.engine_call();
+    const engine::GatheredCall<T>& call = lsh_.engine_call();
     if (const mask::BoundMask* local = lsh_.local_mask()) {
       local_shares_.emplace(lsh_.rounds(), *local, call.run_keys);
     }
@@ -59,20 +59,21 @@ class LshBackward {
         base::round_up(engine::GatheredGradients<T>::workspace_bytes(call), base::kAlignment);
     threads_ = lsh_.choose_threads(kFunction, lsh_.groups() * longest_turn_,
                                    [&](int threads) { return total_bytes(threads); });
+    total_bytes_ = total_bytes(threads_);
   }
 
-  LshPlan describe() {
+  LshPlan describe() const {
     LshPlan plan =
         lsh_.describe_plan(static_cast<double>(3 * checked_.head_dim + 2 * checked_.head_dim_v));
     plan.threads = threads_;
     plan.tasks = lsh_.groups() * longest_turn_;
-    plan.workspace_bytes = total_bytes(threads_);
+    plan.workspace_bytes = total_bytes_;
     return plan;
   }
-  std::string log_line() { return lsh_.log_line(kFunction, describe()); }
+  std::string log_line() const { return lsh_.log_line(kFunction, describe()); }
 
   void run() {
-    const base::Buffer workspace(workspace_bytes(threads_));
+    const base::Buffer workspace(total_bytes_ - lsh_.sorting_bytes(threads_));
     base::Carver carver(workspace.data());
     const std::int64_t step = lsh_.groups_at_once(threads_, longest_turn_);
     carve(carver, step);
@@ -82,12 +83,7 @@ class LshBackward {
       workers.emplace_back(lsh_, wanted(),
                            carver.take<std::byte>(static_cast<std::int64_t>(worker_bytes_)));
     }
-    lsh_.sort(threads_);
-    const engine::GatheredCall<T>& call = lsh_.engine_call();
-    if (call.progress != nullptr) {
-      call.progress->total +=
-          lsh_.phases() * lsh_.lists() * base::ceil_div(checked_.seqlen_q, call.rows_per_panel);
-    }
+    lsh_.begin(threads_);
     for (std::int64_t first = 0; first < lsh_.groups(); first += step) {
       lsh_.open(first, std::min(step, lsh_.groups() - first), threads_);
       begin_rows();
@@ -130,13 +126,12 @@ class LshBackward {
     dvalue_.carve(carver, open_groups);
   }
 
-  std::size_t workspace_bytes(int threads) {
+  // With what sorting allocates for itself.
+  std::size_t total_bytes(int threads) {
     base::Carver counted;
     carve(counted, lsh_.groups_at_once(threads, longest_turn_));
-    return counted.used() + static_cast<std::size_t>(threads) * worker_bytes_;
-  }
-  std::size_t total_bytes(int threads) {
-    return workspace_bytes(threads) + lsh_.sorting_bytes(threads);
+    return counted.used() + static_cast<std::size_t>(threads) * worker_bytes_ +
+           lsh_.sorting_bytes(threads);
   }
 
   T* delta_of(const List& list) const noexcept {
@@ -289,23 +284,11 @@ class LshBackward {
   std::optional<KeyShares> round_shares_;
   std::int64_t longest_turn_ = 0;
   std::size_t worker_bytes_ = 0;
+  std::size_t total_bytes_ = 0;
   int threads_ = 1;
   T* delta_ = nullptr;       // [batch][num_heads][seqlen_q]
   T* own_scores_ = nullptr;  // [open lists][seqlen_q], of shared vectors
 };
-
-template <class Body>
-auto with_backward(const ConstTensorView& query, const ConstTensorView& key,
-                   const CheckedCall& checked, const LshOptions& options,
-                   const AttentionOptions& attention, const Execution& execution,
-                   const BackwardTensors& tensors, const Body& body) {
-  if (checked.query.dtype == DType::kFloat64) {
-    LshBackward<double> backward({query, key, checked}, options, attention, execution, tensors);
-    return body(backward);
-  }
-  LshBackward<float> backward({query, key, checked}, options, attention, execution, tensors);
-  return body(backward);
-}
 
 }  // namespace
 }  // namespace lsh
@@ -322,12 +305,13 @@ void lsh_attention_backward(ConstTensorView query, ConstTensorView key, ConstTen
   });
   const lsh::BackwardTensors tensors =
       engine::check_backward(lsh::kFunction, checked, result, dresult, into, attention);
-  lsh::with_backward(query, key, checked, options, attention, execution, tensors,
-                     [](auto& backward) {
-                       const base::CallLog log;
-                       backward.run();
-                       log.write([&] { return backward.log_line(); });
-                     });
+  const auto run = [](auto& backward) {
+    const base::CallLog log;
+    backward.run();
+    log.write([&] { return backward.log_line(); });
+  };
+  engine::with_pass<lsh::LshBackward>(query.dtype, run, lsh::LshInputs{query, key, checked},
+                                      options, attention, execution, tensors);
 }
 
 LshPlan plan_lsh_attention_backward(ConstTensorView query, ConstTensorView key,
@@ -336,8 +320,9 @@ LshPlan plan_lsh_attention_backward(ConstTensorView query, ConstTensorView key,
   const lsh::CheckedCall checked =
       lsh::check_lsh_call(lsh::kFunction, query, key, value, options, attention, execution);
   const lsh::BackwardTensors tensors = engine::planned_gradients(checked, is_given(key));
-  return lsh::with_backward(query, key, checked, options, attention, execution, tensors,
-                            [](auto& backward) { return backward.describe(); });
+  return engine::with_pass<lsh::LshBackward>(
+      query.dtype, [](auto& backward) { return backward.describe(); },
+      lsh::LshInputs{query, key, checked}, options, attention, execution, tensors);
 }
 
 }  // namespace longspan

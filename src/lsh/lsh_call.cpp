@@ -64,24 +64,24 @@ CheckedCall check_lsh_call(const char* function, const ConstTensorView& query,
 }
 
 template <class T>
-LshCall<T>::LshCall(const Tensors& tensors, const LshOptions& options,
+LshCall<T>::LshCall(const LshInputs& inputs, const LshOptions& options,
                     const AttentionOptions& attention, const Execution& execution, DType operands,
                     bool panels_by_depth)
-    : tensors_(tensors),
+    : inputs_(inputs),
       options_(options),
       attention_(attention),
       execution_(execution),
       kernel_(kernel::choose_kernel(execution.kernel)),
-      mask_(attention.mask, attention.query_offset, engine::shape_of(tensors.checked),
+      mask_(attention.mask, attention.query_offset, engine::shape_of(inputs.checked),
             !shared() || is_given(attention.alibi_slopes),
             shared() ? "alibi" : "lsh_attention of separate query and key"),
-      rounds_(options, shape_of_rounds(tensors.checked, shared())),
-      factors_(bucket_factors("lsh_attention", options, tensors.checked.seqlen_k)) {
+      rounds_(options, shape_of_rounds(inputs.checked, shared())),
+      factors_(bucket_factors("lsh_attention", options, inputs.checked.seqlen_k)) {
   bind_masks();
-  engine::describe_call(tensors.checked, attention, execution, kernel_.template table<T>(operands),
+  engine::describe_call(inputs.checked, attention, execution, kernel_.template table<T>(operands),
                         mask_, call_);
-  if (shared()) call_.scale = score_scale(options.key_norm, tensors.checked.head_dim);
-  const CheckedCall& call = tensors.checked;
+  if (shared()) call_.scale = score_scale(options.key_norm, inputs.checked.head_dim);
+  const CheckedCall& call = inputs.checked;
   query_copy_ = {call.query.source(0, 0), call.seqlen_q, call.head_dim};
   if (!shared()) key_copy_ = {call.key.source(0, 0), call.seqlen_k, call.head_dim};
   value_copy_ = {call.value.source(0, 0), call.seqlen_k, call.head_dim_v};
@@ -174,12 +174,16 @@ int LshCall<T>::choose_threads(const char* function, std::int64_t tasks,
 }
 
 template <class T>
-void LshCall<T>::sort(int threads) {
+void LshCall<T>::begin(int threads) {
   Execution sorting = execution_;
   sorting.threads = threads;
   sorting.memory_limit = 0;  // kept by the plan
-  rounds_.sort(tensors_.query, tensors_.key, attention_.mask, places_of_queries(), sorting);
+  rounds_.sort(inputs_.query, inputs_.key, attention_.mask, places_of_queries(), sorting);
   if (local_) std::iota(all_, all_ + std::max(checked().seqlen_q, checked().seqlen_k), 0);
+  if (call_.progress != nullptr) {
+    call_.progress->total +=
+        phases() * lists() * base::ceil_div(checked().seqlen_q, call_.rows_per_panel);
+  }
 }
 
 template <class T>
@@ -357,7 +361,7 @@ template <class T>
 std::string LshCall<T>::log_line(const char* function, const LshPlan& plan) const {
   const CheckedCall& call = checked();
   return std::string(function) + " " + name_of(call.query.dtype) + ", query " +
-         shape_string(tensors_.query) + ", value head_dim " + std::to_string(call.head_dim_v) +
+         shape_string(inputs_.query) + ", value head_dim " + std::to_string(call.head_dim_v) +
          ", kernel " + plan.kernel + ", " + std::to_string(plan.threads) + " threads, " +
          std::to_string(plan.num_hashes) + " rounds of " + std::to_string(plan.num_chunks) +
          " chunks";

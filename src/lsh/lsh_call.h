@@ -32,14 +32,15 @@ engine::CheckedCall check_lsh_call(const char* function, const ConstTensorView& 
                                    const LshOptions& options, const AttentionOptions& attention,
                                    const Execution& execution);
 
+struct LshInputs {
+  ConstTensorView query;
+  ConstTensorView key;  // absent: shared
+  const engine::CheckedCall& checked;
+};
+
 template <class T>
 class LshCall {
  public:
-  struct Tensors {
-    ConstTensorView query;
-    ConstTensorView key;  // absent: shared
-    const engine::CheckedCall& checked;
-  };
   struct RowLength {
     double squares = 0;  // of its numbers, their sum
     double factor = 1;   // that makes a key of it
@@ -54,16 +55,15 @@ class LshCall {
 
   // `operands`: what the kernel is chosen for. `panels_by_depth`: products sum over the queries of
   // panels. The arguments must outlive the call.
-  LshCall(const Tensors& tensors, const LshOptions& options, const AttentionOptions& attention,
+  LshCall(const LshInputs& inputs, const LshOptions& options, const AttentionOptions& attention,
           const Execution& execution, DType operands, bool panels_by_depth);
   LshCall(const LshCall&) = delete;
   LshCall& operator=(const LshCall&) = delete;
 
-  const engine::CheckedCall& checked() const noexcept { return tensors_.checked; }
+  const engine::CheckedCall& checked() const noexcept { return inputs_.checked; }
   const engine::GatheredCall<T>& engine_call() const noexcept { return call_; }
-  engine::GatheredCall<T>& engine_call() noexcept { return call_; }
   const Rounds& rounds() const noexcept { return rounds_; }
-  bool shared() const noexcept { return !is_given(tensors_.key); }
+  bool shared() const noexcept { return !is_given(inputs_.key); }
   // Groups are the queries of one chunk.
   bool groups_are_chunks() const noexcept {
     return shared() && !rounds_.options().whole_buckets && !local_;
@@ -86,7 +86,8 @@ class LshCall {
   int choose_threads(const char* function, std::int64_t tasks,
                      const std::function<std::size_t(int)>& bytes) const;
 
-  void sort(int threads);
+  // Hashes and sorts all rounds; says how much there is to do.
+  void begin(int threads);
   void open(std::int64_t first_group, std::int64_t count, int threads);
   std::int64_t open_groups() const noexcept { return open_groups_; }
   std::int64_t open_lists() const noexcept { return open_groups_ * lists_of_group(); }
@@ -126,7 +127,7 @@ class LshCall {
   std::span<const std::int64_t> places_of_queries();
   double pairs_of_list() const;
 
-  const Tensors tensors_;
+  const LshInputs inputs_;
   const LshOptions& options_;
   const AttentionOptions& attention_;
   const Execution& execution_;

@@ -47,12 +47,8 @@ TEST(LshBackward, HasTheSameBitsForAnyThreadsAndForABatchEntryAlone) {
             << threads;
       }
       for (const std::int64_t batch : {0, 1}) {
-        LshInputs entry = in;
-        entry.query = entry_of(in.query, batch);
-        if (!in.shared) entry.key = entry_of(in.key, batch);
-        entry.value = entry_of(in.value, batch);
         const GradientTensors alone = run_lsh_backward(
-            entry, {entry_of(result.output, batch), entry_of(result.lse, batch)},
+            entry_of(in, batch), {entry_of(result.output, batch), entry_of(result.lse, batch)},
             {entry_of(derivatives.output, batch), entry_of(derivatives.lse, batch)}, on(kernel));
         GradientTensors expected;
         expected.query = entry_of(one.query, batch);
@@ -77,12 +73,7 @@ TEST(LshBackward, OfWholeBucketsThatAreOneIsThatOfExactAttention) {
   for (const std::string& kernel : usable_kernels()) {
     SCOPED_TRACE(kernel);
     LshInputs in = separate_lsh(DType::kFloat64, 550, 611, 8);
-    in.lsh.whole_buckets = true;
-    in.lsh.num_buckets = {2};
-    const Tensor query_buckets = Tensor(DType::kInt32, {2, 4, 4, 550}).fill(0);
-    const Tensor key_buckets = Tensor(DType::kInt32, {2, 2, 4, 611}).fill(0);
-    in.lsh.query_buckets = query_buckets;
-    in.lsh.key_buckets = key_buckets;
+    put_into_one_bucket(in);
     const Output result = run_lsh(in, on(kernel));
     const Derivatives derivatives = normal_derivatives(in, DType::kFloat64, 3);
     const GradientTensors found = run_lsh_backward(in, result, derivatives, on(kernel));
@@ -108,15 +99,7 @@ TEST(LshBackward, KeepsHiddenNaNAway) {
         const Derivatives derivatives = normal_derivatives(in, dtype, 4);
         const GradientTensors clean =
             run_lsh_backward(in, run_lsh(in, on(kernel)), derivatives, on(kernel));
-        LshInputs bad = in;
-        bad.query = Tensor(dtype, in.query.shape()).fill_values(in.query.values());
-        bad.value = Tensor(dtype, in.value.shape()).fill_values(in.value.values());
-        for (std::int64_t n = 150; n < 200; ++n) {
-          for (std::int64_t h = 0; h < 2; ++h) {
-            bad.query.set({0, n, h, 3}, poison);
-            bad.value.set({0, n, h, 5}, poison);
-          }
-        }
+        const LshInputs bad = poisoned(in, 150, poison);
         const GradientTensors found =
             run_lsh_backward(bad, run_lsh(bad, on(kernel)), derivatives, on(kernel));
         for (const auto tensor : {&GradientTensors::query, &GradientTensors::value}) {

@@ -73,6 +73,39 @@ Tensor entry_of(const Tensor& tensor, std::int64_t batch) {
   return entry;
 }
 
+LshInputs entry_of(const LshInputs& inputs, std::int64_t batch) {
+  LshInputs entry = inputs;
+  entry.query = entry_of(inputs.query, batch);
+  if (!inputs.shared) entry.key = entry_of(inputs.key, batch);
+  entry.value = entry_of(inputs.value, batch);
+  return entry;
+}
+
+LshInputs poisoned(const LshInputs& inputs, std::int64_t first, double poison) {
+  LshInputs bad = inputs;
+  for (Tensor* tensor : {&bad.query, &bad.value}) {
+    const Tensor clean = *tensor;
+    *tensor = Tensor(clean.view().dtype, clean.shape()).fill_values(clean.values());
+    for (std::int64_t n = first; n < clean.shape()[1]; ++n) {
+      for (std::int64_t h = 0; h < clean.shape()[2]; ++h) {
+        tensor->set({0, n, h, tensor == &bad.query ? 3 : 5}, poison);
+      }
+    }
+  }
+  return bad;
+}
+
+void put_into_one_bucket(LshInputs& separate) {
+  const auto zeros = [&](const Tensor& vectors) {
+    Tensor buckets(DType::kInt32, heads_first(vectors, {separate.lsh.num_hashes}));
+    return separate.keep(buckets.fill(0));
+  };
+  separate.lsh.whole_buckets = true;
+  separate.lsh.num_buckets = {2};
+  separate.lsh.query_buckets = zeros(separate.query);
+  separate.lsh.key_buckets = zeros(separate.key);
+}
+
 Output run_lsh_as(DType output, const LshInputs& inputs, const Execution& execution,
                   Layout layout) {
   const ConstTensorView query = inputs.query, value = inputs.value;

@@ -32,6 +32,11 @@ LshInputs separate_lsh(DType dtype, std::int64_t seqlen_q, std::int64_t seqlen_k
                        std::uint64_t seed);
 // One entry of the batch; nothing of nothing.
 Tensor entry_of(const Tensor& tensor, std::int64_t batch);
+LshInputs entry_of(const LshInputs& inputs, std::int64_t batch);
+// One number of each row of query and value from position `first` on is `poison`.
+LshInputs poisoned(const LshInputs& inputs, std::int64_t first, double poison);
+// Windows are whole buckets, and there is but one.
+void put_into_one_bucket(LshInputs& separate);
 
 Output run_lsh_as(DType output, const LshInputs& inputs, const Execution& execution = {},
                   Layout layout = Layout::kRowMajor);

@@ -13,25 +13,11 @@
 
 #include "attend_inputs.h"
 #include "failure.h"
+#include "longspan/lsh_names.h"
 #include "tensor_file.h"
 
 namespace longspan::cli {
 namespace {
-
-template <class Value>
-struct Choice {
-  const char* name;
-  Value value;
-};
-
-constexpr std::array<Choice<Dedup>, 3> kDedup = {
-    {{"exact", Dedup::kExact}, {"log-count", Dedup::kLogCount}, {"none", Dedup::kNone}}};
-constexpr std::array<Choice<Wrap>, 3> kWrap = {
-    {{"none", Wrap::kNone}, {"round", Wrap::kRound}, {"all", Wrap::kAll}}};
-constexpr std::array<Choice<KeyNorm>, 2> kKeyNorm = {
-    {{"rms", KeyNorm::kRms}, {"l2", KeyNorm::kL2}}};
-constexpr std::array<Choice<LshOptions (*)()>, 3> kPresets = {
-    {{"hf-reformer", hf_reformer}, {"lucidrains", lucidrains}, {"lab", lab}}};
 
 template <class Choices>
 auto find_choice(const Choices& choices, const std::string& name) {
@@ -132,15 +118,16 @@ void add_lsh_options(OptionAdder& add, AttendOptions& options) {
   lsh.integer("--chunks-before", "lsh: chunks attended before the own one (1)", 0,
               &LshOptions::chunks_before);
   lsh.integer("--chunks-after", "lsh: and after it (0)", 0, &LshOptions::chunks_after);
-  lsh.choice("--dedup", "lsh: how a pair found several times counts (exact: once)", kDedup,
+  lsh.choice("--dedup", "lsh: how a pair found several times counts (exact: once)", kDedupNames,
              &LshOptions::dedup);
-  lsh.choice("--wrap", "lsh: what is beyond the edge of a round (none)", kWrap, &LshOptions::wrap);
-  lsh.choice("--key-norm", "lsh: how query_key becomes keys (rms)", kKeyNorm,
+  lsh.choice("--wrap", "lsh: what is beyond the edge of a round (none)", kWrapNames,
+             &LshOptions::wrap);
+  lsh.choice("--key-norm", "lsh: how query_key becomes keys (rms)", kKeyNormNames,
              &LshOptions::key_norm);
-  add.text("--preset", all_names(kPresets), "lsh: the choices of that implementation",
-           all_names(kPresets), [&](const std::string& text) {
-             const auto found = find_choice(kPresets, text);
-             if (found == kPresets.end()) return false;
+  add.text("--preset", all_names(kLshPresetNames), "lsh: the choices of that implementation",
+           all_names(kLshPresetNames), [&](const std::string& text) {
+             const auto found = find_choice(kLshPresetNames, text);
+             if (found == kLshPresetNames.end()) return false;
              options.lsh_preset = found->value;
              return true;
            });
@@ -192,14 +179,14 @@ LshOptions make_lsh_options(const AttendOptions& options, const AttendInputs& in
 std::string effective_lsh_options(const AttendOptions& options, const LshOptions& lsh) {
   std::string text;
   if (options.lsh_preset != nullptr) {
-    text += fmt::format(" --preset {}", name_of_choice(kPresets, options.lsh_preset));
+    text += fmt::format(" --preset {}", name_of_choice(kLshPresetNames, options.lsh_preset));
   }
   text += fmt::format(
       " --num-hashes {} --chunk-len {} --chunks-before {} --chunks-after {} --dedup {} --wrap {} "
       "--key-norm {} --seed {}",
       lsh.num_hashes, lsh.chunk_len, lsh.chunks_before, lsh.chunks_after,
-      name_of_choice(kDedup, lsh.dedup), name_of_choice(kWrap, lsh.wrap),
-      name_of_choice(kKeyNorm, lsh.key_norm), lsh.seed);
+      name_of_choice(kDedupNames, lsh.dedup), name_of_choice(kWrapNames, lsh.wrap),
+      name_of_choice(kKeyNormNames, lsh.key_norm), lsh.seed);
   if (!lsh.num_buckets.empty()) {
     text += fmt::format(" --num-buckets {}", fmt::join(lsh.num_buckets, ","));
   }

@@ -15,24 +15,10 @@
 
 #include "calls.h"
 #include "longspan/lsh_attention.h"
+#include "longspan/lsh_names.h"
 
 namespace longspan::python {
 namespace {
-
-template <class Value>
-struct Choice {
-  const char* name;
-  Value value;
-};
-
-constexpr std::array<Choice<Dedup>, 3> kDedup = {
-    {{"exact", Dedup::kExact}, {"log-count", Dedup::kLogCount}, {"none", Dedup::kNone}}};
-constexpr std::array<Choice<Wrap>, 3> kWrap = {
-    {{"none", Wrap::kNone}, {"round", Wrap::kRound}, {"all", Wrap::kAll}}};
-constexpr std::array<Choice<KeyNorm>, 2> kKeyNorm = {
-    {{"rms", KeyNorm::kRms}, {"l2", KeyNorm::kL2}}};
-constexpr std::array<Choice<LshOptions (*)()>, 3> kPresets = {
-    {{"hf-reformer", hf_reformer}, {"lucidrains", lucidrains}, {"lab", lab}}};
 
 using OptionalName = std::optional<std::string>;
 
@@ -63,16 +49,16 @@ class LshCallOptions {
                  const OptionalName& preset, bool whole_buckets,
                  std::optional<std::array<std::int64_t, 2>> local_window) {
     LshOptions (*defaults)() = [] { return LshOptions{}; };
-    choose("preset", kPresets, preset, defaults);
+    choose("preset", kLshPresetNames, preset, defaults);
     lsh = defaults();
     lsh.num_hashes = num_hashes;
     lsh.num_buckets = std::move(num_buckets);
     lsh.chunk_len = chunk_len;
     lsh.chunks_before = chunks_before;
     lsh.chunks_after = chunks_after;
-    choose("dedup", kDedup, dedup, lsh.dedup);
-    choose("wrap", kWrap, wrap, lsh.wrap);
-    choose("key_norm", kKeyNorm, key_norm, lsh.key_norm);
+    choose("dedup", kDedupNames, dedup, lsh.dedup);
+    choose("wrap", kWrapNames, wrap, lsh.wrap);
+    choose("key_norm", kKeyNormNames, key_norm, lsh.key_norm);
     lsh.seed = make_seed(seed);
     lsh.whole_buckets = whole_buckets;
     lsh.local_window = local_window;

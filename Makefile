@@ -21,6 +21,9 @@ PEERS := build/peers-venv/bin
 VENV := build/venv
 WITH_PYTHON = $$([ ! -e $(VENV)/complete ] || echo -DLONGSPAN_PYTHON=ON -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python)
 
+# Kernels that this processor cannot run are left out where compiling them takes longest.
+RUNNABLE = -DLONGSPAN_AVX512=$(if $(shell grep -w avx512bw /proc/cpuinfo),ON,OFF)
+
 LAUNCHER := $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 FORMATTED = $(shell find include src cli python tests bench examples -name '*.h' -o -name '*.cpp' | sort)
 # g++ names its 64-bit Arm twin so; Highway's headers hold all targets and are taken as they are.
@@ -96,9 +99,9 @@ format:  ## rewrite all sources the way clang-format wants them
 
 .PHONY: sanitize
 sanitize: deps  ## every test under address, undefined behaviour and thread sanitizers
-	@$(call build_preset,asan-ubsan)
+	@$(call build_preset,asan-ubsan,$(RUNNABLE))
 	@ctest --preset asan-ubsan -j $(JOBS)
-	@$(call build_preset,tsan)
+	@$(call build_preset,tsan,$(RUNNABLE))
 	@ctest --preset tsan -j $(JOBS)
 
 .PHONY: coverage

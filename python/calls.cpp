@@ -4,6 +4,7 @@
 // Shapes of results, and who owns them.
 #include "calls.h"
 
+#include <iterator>
 #include <utility>
 
 #include "longspan/error.h"
@@ -25,12 +26,9 @@ NewArray new_lse(const ConstTensorView& query) {
   return {{shape.data(), axes}, state_dtype(query.dtype)};
 }
 
-NewArray new_gradient(const ConstTensorView& view, DType dtype) {
-  return is_given(view) ? NewArray(shape_of(view), dtype) : NewArray();
-}
-
-nb::object object_or_none(const NewArray& array, nb::handle like) {
-  return array.object.is_valid() ? as_kind_of(like, array.object) : nb::none();
+// The gradient of `view`, where there is one.
+Result gradient(const ConstTensorView& view, DType dtype) {
+  return is_given(view) ? Result(NewArray(shape_of(view), dtype)) : Result();
 }
 
 }  // namespace
@@ -59,30 +57,33 @@ void Inputs::run(const CallOptions& options,
   }
 }
 
+nb::object Result::take(nb::handle like) const {
+  if (!object.is_valid()) return nb::none();
+  return is_given ? object : as_kind_of(like, object);
+}
+
 Outputs::Outputs(const ConstTensorView& query, const ConstTensorView& value,
-                 const CallOptions& options, bool want_lse, nb::handle out) {
+                 const CallOptions& options, nb::handle lse, nb::handle out) {
   if (out.is_none()) {
     Extents shape = query.shape;
     if (query.rank >= 1 && value.rank >= 1) shape[query.rank - 1] = value.shape[value.rank - 1];
-    new_output_ = NewArray({shape.data(), static_cast<std::size_t>(query.rank)}, query.dtype);
-    partial_.output = options.arranged(new_output_.array.output_view());
+    output_ = Result(NewArray({shape.data(), static_cast<std::size_t>(query.rank)}, query.dtype));
   } else {
-    out_ = Array::output(out, "out");
-    output_ = nb::borrow(out);
-    partial_.output = options.arranged(out_.output_view());
+    output_ = Result(out, "out");
   }
-  if (!want_lse) return;
-  new_lse_ = new_lse(options.arranged(query));
-  partial_.lse = new_lse_.array.output_view();
+  partial_.output = options.arranged(output_.array.output_view());
+  if (lse.is(Py_False)) return;
+  lse_ = lse.is(Py_True) ? Result(new_lse(options.arranged(query))) : Result(lse, "lse");
+  partial_.lse = lse_.array.output_view();
 }
 
 nb::object Outputs::take(nb::handle like, nb::object last) const {
-  nb::object output = output_.is_valid() ? output_ : as_kind_of(like, new_output_.object);
-  const bool has_lse = new_lse_.object.is_valid();
+  nb::object output = output_.take(like);
+  const bool has_lse = lse_.object.is_valid();
   if (!has_lse && !last.is_valid()) return output;
   nb::list results;
   results.append(output);
-  if (has_lse) results.append(as_kind_of(like, new_lse_.object));
+  if (has_lse) results.append(lse_.take(like));
   if (last.is_valid()) results.append(last);
   return nb::tuple(results);
 }
@@ -97,12 +98,23 @@ BackwardInputs::BackwardInputs(nb::handle doutput, nb::handle output, nb::handle
   dresult = {options.arranged(doutput_array_.view()), dlse_array_.view()};
 }
 
-GradientOutputs::GradientOutputs(const Inputs& inputs, const CallOptions& options)
-    : query_(new_gradient(inputs.query_array.view(), inputs.query.dtype)),
-      key_(new_gradient(inputs.key_array.view(), inputs.query.dtype)),
-      value_(new_gradient(inputs.value_array.view(), inputs.query.dtype)),
-      bias_(new_gradient(options.attention().bias, state_dtype(inputs.query.dtype))),
-      sinks_(new_gradient(options.attention().sinks, state_dtype(inputs.query.dtype))) {
+GradientOutputs::GradientOutputs(const Inputs& inputs, const CallOptions& options,
+                                 nb::handle into) {
+  if (into.is_none()) {
+    const DType dtype = inputs.query.dtype;
+    query_ = gradient(inputs.query_array.view(), dtype);
+    key_ = gradient(inputs.key_array.view(), dtype);
+    value_ = gradient(inputs.value_array.view(), dtype);
+    bias_ = gradient(options.attention().bias, state_dtype(dtype));
+    sinks_ = gradient(options.attention().sinks, state_dtype(dtype));
+  } else {
+    const auto arrays = nb::cast<nb::tuple>(into);
+    Result* const results[] = {&query_, &key_, &value_, &bias_, &sinks_};
+    const char* const names[] = {"dquery", "dkey", "dvalue", "dbias", "dsinks"};
+    for (std::size_t n = 0; n < std::size(results); ++n) {
+      if (!arrays[n].is_none()) *results[n] = Result(arrays[n], names[n]);
+    }
+  }
   views_.query = options.arranged(query_.array.output_view());
   views_.key = options.arranged(key_.array.output_view());
   views_.value = options.arranged(value_.array.output_view());
@@ -111,9 +123,8 @@ GradientOutputs::GradientOutputs(const Inputs& inputs, const CallOptions& option
 }
 
 nb::tuple GradientOutputs::take(nb::handle like) const {
-  return nb::make_tuple(object_or_none(query_, like), object_or_none(key_, like),
-                        object_or_none(value_, like), object_or_none(bias_, like),
-                        object_or_none(sinks_, like));
+  return nb::make_tuple(query_.take(like), key_.take(like), value_.take(like), bias_.take(like),
+                        sinks_.take(like));
 }
 
 }  // namespace longspan::python

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 
 #include "array.h"
 #include "longspan/partial.h"
@@ -25,22 +26,33 @@ struct Inputs {
   ConstTensorView query, key, value;
 };
 
-// The result of a forward call, in new arrays and in `out`, when it is given.
+// An array that a call writes to: the caller's, or a new one.
+struct Result {
+  Result() = default;  // absent
+  explicit Result(NewArray made) : object(std::move(made.object)), array(std::move(made.array)) {}
+  Result(nb::handle given, const char* name)
+      : object(nb::borrow(given)), array(Array::output(given, name)), is_given(true) {}
+
+  // What the caller gave, or the new array as one of the kind of `like`; None when absent.
+  nb::object take(nb::handle like) const;
+
+  nb::object object;
+  Array array;
+  bool is_given = false;
+};
+
+// The result of a forward call, in new arrays or in those that are given.
 class Outputs {
  public:
-  // `query`, `value`: as they came, not arranged.
+  // `query`, `value`: as they came, not arranged. `lse`: an array, True for a new one, or False.
   Outputs(const ConstTensorView& query, const ConstTensorView& value, const CallOptions& options,
-          bool want_lse, nb::handle out);
+          nb::handle lse, nb::handle out);
   const Partial& partial() const noexcept { return partial_; }
   // output, or (output, lse), of the kind of `like`; `last` is appended when it is given.
   nb::object take(nb::handle like, nb::object last = {}) const;
 
  private:
-  nb::object output_;
-  nb::object lse_;
-  Array out_;
-  NewArray new_output_;
-  NewArray new_lse_;
+  Result output_, lse_;
   Partial partial_;
 };
 
@@ -54,15 +66,16 @@ struct BackwardInputs {
   Array doutput_array_, output_array_, lse_array_, dlse_array_;
 };
 
-// Gradients of what was given: (query, key, value, bias, sinks), None elsewhere.
+// Gradients of what was given, (query, key, value, bias, sinks), None elsewhere: new arrays, or
+// those of the tuple `into`, whose None are not computed.
 class GradientOutputs {
  public:
-  GradientOutputs(const Inputs& inputs, const CallOptions& options);
+  GradientOutputs(const Inputs& inputs, const CallOptions& options, nb::handle into);
   const Gradients& views() const noexcept { return views_; }
   nb::tuple take(nb::handle like) const;
 
  private:
-  NewArray query_, key_, value_, bias_, sinks_;
+  Result query_, key_, value_, bias_, sinks_;
   Gradients views_;
 };
 

@@ -15,9 +15,9 @@ namespace longspan::python {
 namespace {
 
 nb::object exact(nb::handle query, nb::handle key, nb::handle value, const CallOptions& options,
-                 bool return_lse, nb::handle out) {
+                 nb::handle lse, nb::handle out) {
   const Inputs in(query, key, value, options);
-  const Outputs outputs(in.query_array.view(), in.value_array.view(), options, return_lse, out);
+  const Outputs outputs(in.query_array.view(), in.value_array.view(), options, lse, out);
   const AttentionOptions bound = options.bound(in.query, in.key, PairOrder::kTiles);
   in.run(options, [&](const Execution& execution) {
     attention(in.query, in.key, in.value, outputs.partial(), bound, execution);
@@ -27,10 +27,10 @@ nb::object exact(nb::handle query, nb::handle key, nb::handle value, const CallO
 
 nb::tuple exact_backward(nb::handle doutput, nb::handle query, nb::handle key, nb::handle value,
                          nb::handle output, nb::handle lse, nb::handle dlse,
-                         const CallOptions& options) {
+                         const CallOptions& options, nb::handle into) {
   const Inputs in(query, key, value, options);
   const BackwardInputs backward(doutput, output, lse, dlse, options);
-  const GradientOutputs gradients(in, options);
+  const GradientOutputs gradients(in, options, into);
   const AttentionOptions bound = options.bound(in.query, in.key, PairOrder::kTiles);
   in.run(options, [&](const Execution& execution) {
     attention_backward(in.query, in.key, in.value, backward.result, backward.dresult,
@@ -73,7 +73,7 @@ void bind_exact(nb::module_& module) {
   using nb::arg;
   module.def("attention", exact, arg(), arg(), arg(), arg(), arg(), arg().none());
   module.def("attention_backward", exact_backward, arg(), arg(), arg(), arg(), arg(), arg(),
-             arg().none(), arg());
+             arg().none(), arg(), arg().none() = nb::none());
   module.def("merge", merge_parts);
 }
 

@@ -40,7 +40,7 @@ class Cache {
     cache_.append(layout.arranged(keys.view()), layout.arranged(values.view()));
   }
 
-  nb::object attend(nb::handle query, const CallOptions& options, bool return_lse,
+  nb::object attend(nb::handle query, const CallOptions& options, nb::handle lse,
                     nb::handle out) const {
     const Array array(query, "query", Numbers::kFloating);
     const ConstTensorView rows = options.arranged(array.view());
@@ -50,7 +50,7 @@ class Cache {
       const nb::gil_scoped_release release;
       lock.lock();
     }
-    const Outputs outputs(array.view(), cache_.value(), options, return_lse, out);
+    const Outputs outputs(array.view(), cache_.value(), options, lse, out);
     const AttentionOptions bound = options.bound(rows, cache_.key(), PairOrder::kTiles);
     run(products(rows, cache_.key()), options.execution(), [&](const Execution& execution) {
       cache_.attend(rows, outputs.partial(), bound, execution);

@@ -128,28 +128,28 @@ class HashedBuckets {
 };
 
 nb::object hashed(nb::handle query, nb::handle key, nb::handle value, const LshCallOptions& given,
-                  const CallOptions& options, bool return_lse, bool return_buckets) {
+                  const CallOptions& options, nb::handle lse, bool return_buckets) {
   const Inputs in(query, key, value, options);
-  const Outputs outputs(in.query_array.view(), in.value_array.view(), options, return_lse,
-                        nb::none());
+  const Outputs outputs(in.query_array.view(), in.value_array.view(), options, lse, nb::none());
   const AttentionOptions bound =
       options.bound(in.query, is_given(in.key) ? in.key : in.query, PairOrder::kColumns);
-  LshOptions lsh = given.lsh;
+  LshOptions hashing = given.lsh;
   std::optional<HashedBuckets> buckets;
-  if (return_buckets) buckets.emplace(in, lsh);
+  if (return_buckets) buckets.emplace(in, hashing);
   in.run(options, [&](const Execution& execution) {
-    if (buckets) buckets->hash(in, lsh, bound.mask, execution);
-    lsh_attention(in.query, in.key, in.value, outputs.partial(), lsh, bound, execution);
+    if (buckets) buckets->hash(in, hashing, bound.mask, execution);
+    lsh_attention(in.query, in.key, in.value, outputs.partial(), hashing, bound, execution);
   });
   return outputs.take(query, buckets ? buckets->take(query) : nb::object());
 }
 
 nb::tuple hashed_backward(nb::handle doutput, nb::handle query, nb::handle key, nb::handle value,
                           nb::handle output, nb::handle lse, nb::handle dlse,
-                          const LshCallOptions& given, const CallOptions& options) {
+                          const LshCallOptions& given, const CallOptions& options,
+                          nb::handle into) {
   const Inputs in(query, key, value, options);
   const BackwardInputs backward(doutput, output, lse, dlse, options);
-  const GradientOutputs gradients(in, options);
+  const GradientOutputs gradients(in, options, into);
   const AttentionOptions bound =
       options.bound(in.query, is_given(in.key) ? in.key : in.query, PairOrder::kColumns);
   in.run(options, [&](const Execution& execution) {
@@ -174,7 +174,7 @@ void bind_lsh(nb::module_& module) {
            arg("whole_buckets"), arg("local_window").none());
   module.def("lsh_attention", hashed, arg(), arg().none(), arg(), arg(), arg(), arg(), arg());
   module.def("lsh_attention_backward", hashed_backward, arg(), arg(), arg().none(), arg(), arg(),
-             arg(), arg().none(), arg(), arg());
+             arg(), arg().none(), arg(), arg(), arg().none() = nb::none());
 }
 
 }  // namespace longspan::python

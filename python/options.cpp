@@ -5,7 +5,9 @@
 #include "options.h"
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <utility>
 
@@ -14,42 +16,31 @@
 namespace longspan::python {
 namespace {
 
-void append(PythonMask& into, const PythonMask& mask) {
-  into.kept.insert(into.kept.end(), mask.kept.begin(), mask.kept.end());
-  into.predicates.insert(into.predicates.end(), mask.predicates.begin(), mask.predicates.end());
+// The numbers of a mask and its arrays, predicates among them.
+PythonMask make_mask(nb::handle numbers_and_arrays, KeptArrays& kept) {
+  PythonMask result;
+  if (numbers_and_arrays.is_none()) return result;
+  const auto [numbers, arrays] =
+      nb::cast<std::pair<std::vector<std::int64_t>, nb::list>>(numbers_and_arrays);
+  std::size_t at = 0;
+  const auto next = [&](const char* name, Numbers kind) -> ConstTensorView {
+    if (at == arrays.size()) throw nb::value_error("mask: expected more arrays");
+    const nb::object array = arrays[at++];
+    if (PyCallable_Check(array.ptr()) != 0 && !nb::hasattr(array, "__dlpack__")) {
+      result.predicates.push_back(array);
+      return {};
+    }
+    try {
+      return keep(kept, array, name, kind);
+    } catch (const nb::builtin_exception& error) {
+      if (kind != Numbers::kBool || error.type() != nb::exception_type::type_error) throw;
+      throw nb::type_error(
+          (std::string(error.what()) + " (numbers that are added to scores: bias=)").c_str());
+    }
+  };
+  result.mask = decode_mask(numbers, next);
+  return result;
 }
-
-PythonMask with_offset(nb::handle offset, const std::function<Mask(QueryOffset)>& make) {
-  PythonMask mask;
-  mask.mask = make(make_query_offset(offset, mask.kept));
-  return mask;
-}
-
-PythonMask dense_mask(nb::handle visible, const char* name) {
-  PythonMask mask;
-  mask.mask = dense(keep(mask.kept, visible, name, Numbers::kBool));
-  return mask;
-}
-
-// A predicate may refer to its mask (a global one does): the garbage collector has to see it.
-int traverse_mask(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  if (!nb::inst_ready(self)) return 0;
-  for (const nb::object& predicate : nb::inst_ptr<PythonMask>(self)->predicates) {
-    Py_VISIT(predicate.ptr());
-  }
-  return 0;
-}
-
-int clear_mask(PyObject* self) {
-  std::vector<nb::object> predicates;  // released when the mask has none any more
-  if (nb::inst_ready(self)) predicates.swap(nb::inst_ptr<PythonMask>(self)->predicates);
-  return 0;
-}
-
-const PyType_Slot kMaskSlots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse_mask)},
-                                  {Py_tp_clear, reinterpret_cast<void*>(clear_mask)},
-                                  {0, nullptr}};
 
 bool is_heads_first(const std::string& layout) {
   if (layout != "bshd" && layout != "bhsd") {
@@ -90,31 +81,47 @@ QueryOffset make_query_offset(nb::handle offset, KeptArrays& kept) {
   return QueryOffset::for_batch(keep(kept, offset, "query_offset", Numbers::kInteger));
 }
 
-PythonMask operator&(const PythonMask& a, const PythonMask& b) {
-  PythonMask both = a;
-  both.mask = a.mask & b.mask;
-  append(both, b);
-  return both;
-}
-
-PythonMask make_mask(nb::handle mask) {
-  if (mask.is_none()) return {};
-  if (nb::isinstance<PythonMask>(mask)) return nb::cast<PythonMask>(mask);
-  try {
-    return dense_mask(mask, "mask");
-  } catch (const nb::builtin_exception& error) {
-    if (error.type() != nb::exception_type::type_error) throw;
-    throw nb::type_error(
-        (std::string(error.what()) + " (numbers that are added to scores: bias=)").c_str());
+Mask decode_mask(std::span<const std::int64_t> numbers, const TensorSource& next) {
+  if (numbers.size() % kMaskNumbers != 0) throw nb::value_error("mask: a term is incomplete");
+  Mask mask;
+  for (; !numbers.empty(); numbers = numbers.subspan(kMaskNumbers)) {
+    MaskTerm term;
+    term.kind = static_cast<MaskKind>(numbers[0]);
+    term.integers = {numbers[1], numbers[2]};
+    switch (term.kind) {
+      case MaskKind::kKeyLengths:
+        term.tensor = next("lengths", Numbers::kInteger);
+        break;
+      case MaskKind::kDocuments:
+        term.tensor = next("cu_seqlens_q", Numbers::kInteger);
+        term.tensor_k = next("cu_seqlens_k", Numbers::kInteger);
+        break;
+      case MaskKind::kDense:
+        term.tensor = next("mask", Numbers::kBool);
+        break;
+      case MaskKind::kPredicate:
+        next("predicate", Numbers::kBool);
+        continue;
+      default:
+        break;
+    }
+    term.query_offset.kind = static_cast<QueryOffset::Kind>(numbers[3]);
+    term.query_offset.number = numbers[4];
+    if (term.query_offset.kind == QueryOffset::Kind::kPerBatch) {
+      term.query_offset.per_batch = next("query_offset", Numbers::kInteger);
+    }
+    mask = mask & Mask(term);
   }
+  return mask;
 }
 
 CallOptions::CallOptions(nb::handle mask, nb::handle bias, std::optional<double> scale,
                          double softcap, nb::handle alibi_slopes, nb::handle sinks,
                          double dropout_p, nb::handle seed, nb::handle query_offset,
                          std::optional<std::int64_t> query_chunk,
-                         std::optional<std::int64_t> key_chunk, const std::string& layout)
-    : heads_first_(is_heads_first(layout)), mask_(make_mask(mask)) {
+                         std::optional<std::int64_t> key_chunk, const std::string& layout,
+                         int threads)
+    : heads_first_(is_heads_first(layout)), mask_(make_mask(mask, kept_)) {
   options_.mask = mask_.mask;
   options_.bias = keep(kept_, bias, "bias", Numbers::kFloating);
   options_.scale = scale;
@@ -125,6 +132,7 @@ CallOptions::CallOptions(nb::handle mask, nb::handle bias, std::optional<double>
   options_.query_offset = make_query_offset(query_offset, kept_);
   execution_.query_chunk = query_chunk.value_or(0);
   execution_.key_chunk = key_chunk.value_or(0);
+  execution_.threads = threads;
 }
 
 AttentionOptions CallOptions::bound(const ConstTensorView& query, const ConstTensorView& key,
@@ -143,55 +151,31 @@ AttentionOptions CallOptions::bound(const ConstTensorView& query, const ConstTen
 
 void bind_options(nb::module_& module) {
   using nb::arg;
-  nb::class_<PythonMask>(module, "Mask", nb::type_slots(kMaskSlots),
-                         "Which keys a query may see; masks are combined by &. Holds its arrays.")
-      .def(
-          "__and__", [](const PythonMask& a, const PythonMask& b) { return a & b; },
-          nb::is_operator());
-  module.def(
-      "causal", [](nb::handle offset) { return with_offset(offset, causal); }, arg().none());
-  module.def(
-      "window",
-      [](std::int64_t left, std::int64_t right, nb::handle offset) {
-        return with_offset(offset, [&](QueryOffset at) { return window(left, right, at); });
-      },
-      arg(), arg(), arg().none());
-  module.def(
-      "prefix",
-      [](std::int64_t length, nb::handle offset) {
-        return with_offset(offset, [&](QueryOffset at) { return prefix(length, at); });
-      },
-      arg(), arg().none());
-  module.def("key_lengths", [](nb::handle lengths) {
-    PythonMask mask;
-    mask.mask = key_lengths(keep(mask.kept, lengths, "lengths", Numbers::kInteger));
-    return mask;
-  });
-  module.def(
-      "documents",
-      [](nb::handle cu_seqlens_q, nb::handle cu_seqlens_k) {
-        PythonMask mask;
-        const ConstTensorView q = keep(mask.kept, cu_seqlens_q, "cu_seqlens_q", Numbers::kInteger);
-        mask.mask = documents(q, keep(mask.kept, cu_seqlens_k, "cu_seqlens_k", Numbers::kInteger));
-        return mask;
-      },
-      arg(), arg().none());
-  module.def("dense", [](nb::handle visible) { return dense_mask(visible, "dense"); });
-  module.def("predicate", [](nb::object may_see) {
-    PythonMask mask;
-    mask.predicates.push_back(std::move(may_see));
-    return mask;
-  });
+  nb::dict kinds;  // of the terms that Python makes
+  kinds["causal"] = static_cast<int>(MaskKind::kCausal);
+  kinds["window"] = static_cast<int>(MaskKind::kWindow);
+  kinds["key_lengths"] = static_cast<int>(MaskKind::kKeyLengths);
+  kinds["documents"] = static_cast<int>(MaskKind::kDocuments);
+  kinds["prefix"] = static_cast<int>(MaskKind::kPrefix);
+  kinds["dense"] = static_cast<int>(MaskKind::kDense);
+  kinds["predicate"] = static_cast<int>(MaskKind::kPredicate);
+  module.attr("mask_kinds") = kinds;
+  nb::dict offsets;
+  offsets["unset"] = static_cast<int>(QueryOffset::Kind::kUnset);
+  offsets["number"] = static_cast<int>(QueryOffset::Kind::kNumber);
+  offsets["end"] = static_cast<int>(QueryOffset::Kind::kEnd);
+  offsets["per_batch"] = static_cast<int>(QueryOffset::Kind::kPerBatch);
+  module.attr("offset_kinds") = offsets;
   nb::class_<CallOptions>(module, "Options")
       .def(nb::init<nb::handle, nb::handle, std::optional<double>, double, nb::handle, nb::handle,
                     double, nb::handle, nb::handle, std::optional<std::int64_t>,
-                    std::optional<std::int64_t>, const std::string&>(),
+                    std::optional<std::int64_t>, const std::string&, int>(),
            arg("mask").none() = nb::none(), arg("bias").none() = nb::none(),
            arg("scale").none() = nb::none(), arg("softcap") = 0.0,
            arg("alibi_slopes").none() = nb::none(), arg("sinks").none() = nb::none(),
            arg("dropout_p") = 0.0, arg("seed") = 0, arg("query_offset").none() = nb::none(),
            arg("query_chunk").none() = nb::none(), arg("key_chunk").none() = nb::none(),
-           arg("layout") = "bshd")
+           arg("layout") = "bshd", arg("threads") = 0)
       .def("set_kernel", &CallOptions::set_kernel);
 }
 

@@ -6,8 +6,10 @@
 
 #include <nanobind/nanobind.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,17 +30,19 @@ std::uint64_t make_seed(nb::handle seed);
 // None, a number, "end", or an array [batch].
 QueryOffset make_query_offset(nb::handle offset, KeptArrays& kept);
 
-// What `longspan.causal()` and its like give. Predicates are not terms yet: they see tiles, whose
-// size depends on the call.
+// Python holds a mask as numbers and arrays (longspan/_masks.py), so that compilers of models can
+// trace it and hand it on. A term is kMaskNumbers numbers: MaskKind, its two integers,
+// QueryOffset::Kind, the offset's number. key_lengths and dense take one array, documents two, an
+// offset by batch one; `next` gives them in the order of the terms.
+inline constexpr std::size_t kMaskNumbers = 5;
+using TensorSource = std::function<ConstTensorView(const char* name, Numbers numbers)>;
+Mask decode_mask(std::span<const std::int64_t> numbers, const TensorSource& next);
+
+// Predicates are not terms yet: they see tiles, whose size depends on the call.
 struct PythonMask {
   Mask mask;
-  KeptArrays kept;
   std::vector<nb::object> predicates;
 };
-PythonMask operator&(const PythonMask& a, const PythonMask& b);
-
-// A mask, a boolean array, or None.
-PythonMask make_mask(nb::handle mask);
 
 // How pairs come to a predicate: all (query, key) of a tile of a head in exact attention, one key
 // and any queries in hashed attention.
@@ -47,10 +51,11 @@ enum class PairOrder : std::uint8_t { kTiles, kColumns };
 // The options that all calls share.
 class CallOptions {
  public:
+  // `mask`: None, or a pair (numbers, arrays).
   CallOptions(nb::handle mask, nb::handle bias, std::optional<double> scale, double softcap,
               nb::handle alibi_slopes, nb::handle sinks, double dropout_p, nb::handle seed,
               nb::handle query_offset, std::optional<std::int64_t> query_chunk,
-              std::optional<std::int64_t> key_chunk, const std::string& layout);
+              std::optional<std::int64_t> key_chunk, const std::string& layout, int threads);
 
   // [..., num_heads, seqlen, dim] as [..., seqlen, num_heads, dim], when the layout says so.
   template <class View>
@@ -70,8 +75,8 @@ class CallOptions {
   AttentionOptions options_;
   Execution execution_;
   bool heads_first_ = false;
-  PythonMask mask_;
   KeptArrays kept_;
+  PythonMask mask_;
 };
 
 void bind_options(nb::module_& module);

@@ -70,7 +70,7 @@ void run(double products, const Execution& execution,
   constexpr double kShort = 1e8;
   constexpr std::chrono::milliseconds kPoll{20};
   Execution here = execution;
-  here.threads = chosen_threads;
+  if (here.threads == 0) here.threads = chosen_threads;
   if (products < kShort) {
     const nb::gil_scoped_release release;
     work(here);

@@ -2,13 +2,16 @@
 # Part of longspan. See LICENSE.
 #
 # Masks: which keys a query may see. Small objects that hold what they were made of; combined by &.
+import operator
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from . import _core
-from ._core import Mask
-from ._types import Array, QueryOffset
+from ._types import Array, MaskLike, QueryOffset
+
+_KINDS = dict(_core.mask_kinds)
+_OFFSETS = dict(_core.offset_kinds)
 
 
 def _whole_numbers(numbers):
@@ -16,12 +19,64 @@ def _whole_numbers(numbers):
     return np.array(numbers, np.int64) if isinstance(numbers, (list, tuple)) else numbers
 
 
+def _encode_offset(offset):
+    """(kind, number, arrays) of what query_offset= takes."""
+    if offset is None:
+        return _OFFSETS["unset"], 0, ()
+    if isinstance(offset, str):
+        if offset != "end":
+            raise ValueError(f'query_offset must be a number, "end" or an array [batch]; found "{offset}"')
+        return _OFFSETS["end"], 0, ()
+    if isinstance(offset, int):
+        return _OFFSETS["number"], offset, ()
+    if hasattr(offset, "__index__") and not hasattr(offset, "__dlpack__"):
+        return _OFFSETS["number"], operator.index(offset), ()
+    if isinstance(offset, float):
+        raise TypeError(f"query_offset must be a whole number; found {offset}")
+    return _OFFSETS["per_batch"], 0, (_whole_numbers(offset),)
+
+
+class Mask:
+    """Which keys a query may see; masks are combined by &. Holds its arrays."""
+
+    # What the library reads (python/options.h), and nothing but Python, so that torch.compile can trace it: five numbers
+    # a term, and the arrays of the terms in their order.
+    __slots__ = ("numbers", "arrays")
+
+    def __init__(self, numbers, arrays):
+        self.numbers = numbers
+        self.arrays = arrays
+
+    def __and__(self, other):
+        if not isinstance(other, Mask):
+            return NotImplemented
+        return Mask(self.numbers + other.numbers, self.arrays + other.arrays)
+
+    def __repr__(self):
+        names = {number: name for name, number in _KINDS.items()}
+        return f"Mask({' & '.join(names[kind] for kind in self.numbers[::5])})"
+
+
+def _term(kind, a=0, b=0, offset=None, arrays=()):
+    offset_kind, offset_number, offset_arrays = _encode_offset(offset)
+    return Mask((_KINDS[kind], a, b, offset_kind, offset_number), arrays + offset_arrays)
+
+
+def as_pair(mask: MaskLike):
+    """What _core takes of the argument `mask`: None, or (numbers, arrays)."""
+    if mask is None:
+        return None
+    if not isinstance(mask, Mask):
+        mask = dense(mask)
+    return mask.numbers, list(mask.arrays)
+
+
 def causal(query_offset: QueryOffset = None) -> Mask:
     """Key j is seen by query i when j <= i + query_offset.
 
     query_offset: as in attention(), whose own is overridden by this one; so for window() and prefix().
     """
-    return _core.causal(_whole_numbers(query_offset))
+    return _term("causal", offset=query_offset)
 
 
 def window(left: int, right: int, query_offset: QueryOffset = None) -> Mask:
@@ -29,12 +84,12 @@ def window(left: int, right: int, query_offset: QueryOffset = None) -> Mask:
 
     A Hugging Face `sliding_window=N` is window(N - 1, 0).
     """
-    return _core.window(left, right, _whole_numbers(query_offset))
+    return _term("window", operator.index(left), operator.index(right), query_offset)
 
 
 def key_lengths(lengths: Array | Sequence[int]) -> Mask:
     """Keys at and past lengths[batch] are padding. lengths: whole numbers [batch], 0 ... seqlen_k."""
-    return _core.key_lengths(_whole_numbers(lengths))
+    return _term("key_lengths", arrays=(_whole_numbers(lengths),))
 
 
 def documents(cu_seqlens_q: Array | Sequence[int], cu_seqlens_k: Array | Sequence[int] | None = None) -> Mask:
@@ -43,17 +98,18 @@ def documents(cu_seqlens_q: Array | Sequence[int], cu_seqlens_k: Array | Sequenc
     cu_seqlens_q: whole numbers [documents + 1] where each begins, starting at 0; cu_seqlens_k likewise, None: the same.
     With causal() and the like, positions count from the start of each document.
     """
-    return _core.documents(_whole_numbers(cu_seqlens_q), _whole_numbers(cu_seqlens_k))
+    starts = _whole_numbers(cu_seqlens_q)
+    return _term("documents", arrays=(starts, starts if cu_seqlens_k is None else _whole_numbers(cu_seqlens_k)))
 
 
 def prefix(length: int, query_offset: QueryOffset = None) -> Mask:
     """Key j is seen when j < length, or as causal otherwise."""
-    return _core.prefix(length, _whole_numbers(query_offset))
+    return _term("prefix", operator.index(length), offset=query_offset)
 
 
 def dense(visible: Array) -> Mask:
     """A boolean array, True = may be seen, broadcastable to [batch, num_heads, seqlen_q, seqlen_k] in either layout."""
-    return _core.dense(visible)
+    return _term("dense", arrays=(visible,))
 
 
 def predicate(may_see: Callable[[Array, Array, Array, Array], Array]) -> Mask:
@@ -64,7 +120,7 @@ def predicate(may_see: Callable[[Array, Array, Array, Array], Array]) -> Mask:
     """
     if not callable(may_see):
         raise TypeError(f"predicate: expected a function (batch, head, query, key); found {type(may_see).__name__}")
-    return _core.predicate(may_see)
+    return _term("predicate", arrays=(may_see,))
 
 
 def evaluate(predicates, batch, head, query_begin, query_end, key_begin, key_end):

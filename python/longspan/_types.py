@@ -3,11 +3,12 @@
 #
 # The words of signatures.
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
-from ._core import Mask
+if TYPE_CHECKING:
+    from ._masks import Mask  # noqa: F401
 
 Array: TypeAlias = Any  # NumPy's, or what has the buffer protocol, DLPack or the array interface
-MaskLike: TypeAlias = Mask | Array | None
+MaskLike: TypeAlias = Union["Mask", Array, None]
 QueryOffset: TypeAlias = int | Literal["end"] | Sequence[int] | Array | None
 Layout: TypeAlias = Literal["bshd", "bhsd"]

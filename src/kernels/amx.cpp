@@ -6,7 +6,7 @@
 // a load reads memory.
 #include "kernels/amx.h"
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__x86_64__) && defined(__linux__) && !defined(LONGSPAN_WITHOUT_AVX512)
 
 #undef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX2 | HWY_AVX3_DL)
@@ -91,7 +91,7 @@ KernelTable<float> amx_table(const KernelTable<float>& avx3) {
 }  // namespace longspan::kernel
 #endif  // HWY_ONCE
 
-#else  // not x86-64 Linux
+#else  // not x86-64 Linux, or left out
 
 namespace longspan::kernel {
 KernelTable<float> amx_table(const KernelTable<float>& avx3) { return avx3; }

@@ -6,7 +6,7 @@
 // function that other files share is compiled for it.
 #include "kernels/avx512_bf16.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(LONGSPAN_WITHOUT_AVX512)
 
 #undef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX2 | HWY_AVX3_DL)
@@ -78,10 +78,10 @@ KernelTable<float> avx512_bf16_table(const KernelTable<float>& avx3) {
 }  // namespace longspan::kernel
 #endif  // HWY_ONCE
 
-#else  // not x86-64
+#else  // not x86-64, or left out
 
 namespace longspan::kernel {
-std::string avx512_bf16_refusal() { return "it is for x86-64 processors"; }
+std::string avx512_bf16_refusal() { return "this build has no AVX-512"; }
 std::string avx512_bf16_drawback() { return {}; }
 KernelTable<float> avx512_bf16_table(const KernelTable<float>& avx3) { return avx3; }
 }  // namespace longspan::kernel

@@ -12,7 +12,14 @@
 
 // SSSE3 has nothing that SSE4 and the scalar fall-back do not serve; the micro-kernel keeps vectors
 // in arrays, which sizeless types (SVE) do not allow.
-#define LONGSPAN_DISABLED_TARGETS (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+#define LONGSPAN_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | LONGSPAN_UNRUNNABLE_TARGETS)
+// Sanitizer builds on a processor without AVX-512 leave out what it could not run: half the time.
+#ifdef LONGSPAN_WITHOUT_AVX512
+#define LONGSPAN_UNRUNNABLE_TARGETS (HWY_AVX3 | HWY_AVX3_DL)
+#else
+#define LONGSPAN_UNRUNNABLE_TARGETS 0
+#endif
 
 namespace longspan::kernel {
 

@@ -52,7 +52,7 @@ TYPE_ERRORS = {
     "a float mask": (lambda: longspan.attention(q, k, k, mask=np.zeros((6, 9))), "found float64.*bias="),
     "a word for a mask": (lambda: longspan.attention(q, k, k, mask="causal"), "mask must be an array.*found str"),
     "a boolean bias": (lambda: longspan.attention(q, k, k, bias=np.ones((6, 9), bool)), "bias must be.*found bool"),
-    "float lengths": (lambda: longspan.key_lengths(np.ones(2)), "lengths must be int32 or int64; found float64"),
+    "float lengths": (lambda: longspan.attention(q, k, k, mask=longspan.key_lengths(np.ones(2))), "lengths must be int32 or int64; found float64"),
     "a float offset": (lambda: longspan.causal(1.5), "query_offset"),
     "a word for a scale": (lambda: longspan.attention(q, k, k, scale="small"), "scale"),
     "no function": (lambda: longspan.predicate(q), "predicate: expected a function.*found ndarray"),

@@ -8,9 +8,10 @@
 
 #include <cstring>
 
+#include "kernels/portable.h"
+
 #undef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS \
-  (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
+#define HWY_DISABLED_TARGETS (LONGSPAN_DISABLED_TARGETS | HWY_SSE4)
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "twins/twin.cpp"

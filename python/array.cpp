@@ -9,6 +9,8 @@
 #include <string>
 #include <utility>
 
+#include "torch_tensor.h"
+
 namespace longspan::python {
 namespace {
 
@@ -128,8 +130,10 @@ std::string device_name(int type, int id) {
 
 Array::Array(nb::handle object, const char* name, Numbers numbers) {
   if (object.is_none()) return;
-  read_buffer(object, name);
-  if (buffer_.obj == nullptr) read_dlpack(object, name, false);
+  if (!read_torch(object, name)) {
+    read_buffer(object, name);
+    if (buffer_.obj == nullptr) read_dlpack(object, name, false);
+  }
   const char* expected = numbers == Numbers::kFloating  ? "float32, float64, float16 or bfloat16"
                          : numbers == Numbers::kInteger ? "int32 or int64"
                                                         : "bool";
@@ -146,6 +150,7 @@ Array::Array(nb::handle object, const char* name, Numbers numbers) {
 
 Array Array::output(nb::handle object, const char* name) {
   Array array;
+  if (array.read_torch(object, name)) return array;
   array.read_buffer(object, name);
   if (array.buffer_.obj == nullptr) {
     array.read_dlpack(object, name, true);
@@ -162,6 +167,7 @@ Array& Array::operator=(Array&& other) noexcept {
   if (this == &other) return *this;
   release();
   buffer_ = std::exchange(other.buffer_, Py_buffer{});
+  tensor_ = std::move(other.tensor_);
   shared_ = std::move(other.shared_);
   shared_for_writing_ = std::move(other.shared_for_writing_);
   view_ = std::exchange(other.view_, {});
@@ -174,6 +180,15 @@ void Array::release() noexcept {
 
 TensorView Array::output_view() const noexcept {
   return {const_cast<void*>(view_.data), view_.dtype, view_.rank, view_.shape, view_.strides};
+}
+
+bool Array::read_torch(nb::handle object, const char* name) {
+  if (PyObject_CheckBuffer(object.ptr()) != 0) return false;
+  const std::optional<ConstTensorView> view = view_of_torch_tensor(object, name);
+  if (!view) return false;
+  view_ = *view;
+  tensor_ = nb::borrow(object);
+  return true;
 }
 
 bool Array::take_buffer(nb::handle object) {

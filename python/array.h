@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Arrays of Python as views, without a copy: the buffer protocol (NumPy), DLPack, the array
-// interface. What longspan cannot compute with is a TypeError here; shapes are the library's.
+// Arrays of Python as views, without a copy: the buffer protocol (NumPy), PyTorch, DLPack, the
+// array interface. What longspan cannot compute with is a TypeError here; shapes are the library's.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -39,12 +39,14 @@ class Array {
   TensorView output_view() const noexcept;
 
  private:
+  bool read_torch(nb::handle object, const char* name);
   void read_buffer(nb::handle object, const char* name);
   void read_dlpack(nb::handle object, const char* name, bool writable);
   bool take_buffer(nb::handle object);
   void release() noexcept;
 
   Py_buffer buffer_{};                // obj == nullptr: not in use
+  nb::object tensor_;                 // PyTorch
   nb::ndarray<nb::ro> shared_;        // DLPack, to be read
   nb::ndarray<> shared_for_writing_;  // DLPack, to be written to
   ConstTensorView view_;

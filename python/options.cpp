@@ -5,10 +5,11 @@
 #include "options.h"
 
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <tuple>
 #include <utility>
 
 #include "predicate.h"
@@ -16,30 +17,19 @@
 namespace longspan::python {
 namespace {
 
-// The numbers of a mask and its arrays, predicates among them.
-PythonMask make_mask(nb::handle numbers_and_arrays, KeptArrays& kept) {
-  PythonMask result;
-  if (numbers_and_arrays.is_none()) return result;
-  const auto [numbers, arrays] =
-      nb::cast<std::pair<std::vector<std::int64_t>, nb::list>>(numbers_and_arrays);
+Mask make_mask(const std::vector<std::int64_t>& numbers, const nb::list& arrays, KeptArrays& kept) {
   std::size_t at = 0;
   const auto next = [&](const char* name, Numbers kind) -> ConstTensorView {
     if (at == arrays.size()) throw nb::value_error("mask: expected more arrays");
-    const nb::object array = arrays[at++];
-    if (PyCallable_Check(array.ptr()) != 0 && !nb::hasattr(array, "__dlpack__")) {
-      result.predicates.push_back(array);
-      return {};
-    }
     try {
-      return keep(kept, array, name, kind);
+      return keep(kept, arrays[at++], name, kind);
     } catch (const nb::builtin_exception& error) {
       if (kind != Numbers::kBool || error.type() != nb::exception_type::type_error) throw;
       throw nb::type_error(
           (std::string(error.what()) + " (numbers that are added to scores: bias=)").c_str());
     }
   };
-  result.mask = decode_mask(numbers, next);
-  return result;
+  return decode_mask(numbers, next);
 }
 
 bool is_heads_first(const std::string& layout) {
@@ -99,9 +89,6 @@ Mask decode_mask(std::span<const std::int64_t> numbers, const TensorSource& next
       case MaskKind::kDense:
         term.tensor = next("mask", Numbers::kBool);
         break;
-      case MaskKind::kPredicate:
-        next("predicate", Numbers::kBool);
-        continue;
       default:
         break;
     }
@@ -121,8 +108,13 @@ CallOptions::CallOptions(nb::handle mask, nb::handle bias, std::optional<double>
                          std::optional<std::int64_t> query_chunk,
                          std::optional<std::int64_t> key_chunk, const std::string& layout,
                          int threads)
-    : heads_first_(is_heads_first(layout)), mask_(make_mask(mask, kept_)) {
-  options_.mask = mask_.mask;
+    : heads_first_(is_heads_first(layout)) {
+  if (!mask.is_none()) {
+    const auto [numbers, arrays, predicates] =
+        nb::cast<std::tuple<std::vector<std::int64_t>, nb::list, nb::list>>(mask);
+    options_.mask = make_mask(numbers, arrays, kept_);
+    for (nb::handle predicate : predicates) predicates_.push_back(nb::borrow(predicate));
+  }
   options_.bias = keep(kept_, bias, "bias", Numbers::kFloating);
   options_.scale = scale;
   options_.softcap = softcap;
@@ -138,14 +130,14 @@ CallOptions::CallOptions(nb::handle mask, nb::handle bias, std::optional<double>
 AttentionOptions CallOptions::bound(const ConstTensorView& query, const ConstTensorView& key,
                                     PairOrder order) const {
   AttentionOptions options = options_;
-  if (mask_.predicates.empty() || query.rank < 2 || key.rank != query.rank) return options;
+  if (predicates_.empty() || query.rank < 2 || key.rank != query.rank) return options;
   const int axis = std::max(0, query.rank - 3);  // of seqlen
   TileShape shape{query.shape[axis], key.shape[axis], 64, 128};
   if (order == PairOrder::kColumns) {
     shape.queries = shape.seqlen_q;
     shape.keys = 1;
   }
-  options.mask = options.mask & predicate(tiled_predicate(mask_.predicates, shape));
+  options.mask = options.mask & predicate(tiled_predicate(predicates_, shape));
   return options;
 }
 
@@ -158,7 +150,6 @@ void bind_options(nb::module_& module) {
   kinds["documents"] = static_cast<int>(MaskKind::kDocuments);
   kinds["prefix"] = static_cast<int>(MaskKind::kPrefix);
   kinds["dense"] = static_cast<int>(MaskKind::kDense);
-  kinds["predicate"] = static_cast<int>(MaskKind::kPredicate);
   module.attr("mask_kinds") = kinds;
   nb::dict offsets;
   offsets["unset"] = static_cast<int>(QueryOffset::Kind::kUnset);

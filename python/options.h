@@ -30,19 +30,13 @@ std::uint64_t make_seed(nb::handle seed);
 // None, a number, "end", or an array [batch].
 QueryOffset make_query_offset(nb::handle offset, KeptArrays& kept);
 
-// Python holds a mask as numbers and arrays (longspan/_masks.py), so that compilers of models can
-// trace it and hand it on. A term is kMaskNumbers numbers: MaskKind, its two integers,
+// Python holds the terms of a mask as numbers and arrays (longspan/_masks.py), so that compilers of
+// models can trace it and hand it on. A term is kMaskNumbers numbers: MaskKind, its two integers,
 // QueryOffset::Kind, the offset's number. key_lengths and dense take one array, documents two, an
 // offset by batch one; `next` gives them in the order of the terms.
 inline constexpr std::size_t kMaskNumbers = 5;
 using TensorSource = std::function<ConstTensorView(const char* name, Numbers numbers)>;
 Mask decode_mask(std::span<const std::int64_t> numbers, const TensorSource& next);
-
-// Predicates are not terms yet: they see tiles, whose size depends on the call.
-struct PythonMask {
-  Mask mask;
-  std::vector<nb::object> predicates;
-};
 
 // How pairs come to a predicate: all (query, key) of a tile of a head in exact attention, one key
 // and any queries in hashed attention.
@@ -51,7 +45,7 @@ enum class PairOrder : std::uint8_t { kTiles, kColumns };
 // The options that all calls share.
 class CallOptions {
  public:
-  // `mask`: None, or a pair (numbers, arrays).
+  // `mask`: None, or (numbers, arrays, predicates).
   CallOptions(nb::handle mask, nb::handle bias, std::optional<double> scale, double softcap,
               nb::handle alibi_slopes, nb::handle sinks, double dropout_p, nb::handle seed,
               nb::handle query_offset, std::optional<std::int64_t> query_chunk,
@@ -76,7 +70,8 @@ class CallOptions {
   Execution execution_;
   bool heads_first_ = false;
   KeptArrays kept_;
-  PythonMask mask_;
+  // Not terms yet: they see tiles, whose size depends on the call.
+  std::vector<nb::object> predicates_;
 };
 
 void bind_options(nb::module_& module);

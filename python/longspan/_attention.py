@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from . import _core
-from ._masks import as_pair
+from ._masks import as_parts
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
@@ -62,7 +62,7 @@ def attention(query: Array, key: Array, value: Array, *, mask: MaskLike = None, 
 
     Returns output, [batch, seqlen_q, num_heads, head_dim_v], of the query's dtype and kind; or (output, lse).
     """
-    options = _core.Options(as_pair(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
+    options = _core.Options(as_parts(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
                             query_chunk, key_chunk, layout)
     return _core.attention(query, key, value, options, bool(return_lse), out)
 
@@ -81,7 +81,7 @@ def attention_backward(doutput: Array, query: Array, key: Array, value: Array, o
     Returns Gradients: query, key and value of the shapes and dtype of the inputs; bias and sinks, where they were given,
     of their shapes in float32 (float64 for float64 inputs). Excluded pairs add nothing.
     """
-    options = _core.Options(as_pair(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
+    options = _core.Options(as_parts(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
                             query_chunk, key_chunk, layout)
     return Gradients(*_core.attention_backward(doutput, query, key, value, output, lse, dlse, options))
 

@@ -7,7 +7,7 @@ import operator
 import numpy as np
 
 from . import _core
-from ._masks import as_pair
+from ._masks import as_parts
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
@@ -39,7 +39,7 @@ class KVCache:
 
         Several queries see each other's keys unless mask=causal().
         """
-        options = _core.Options(as_pair(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
+        options = _core.Options(as_parts(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
                                 query_chunk, key_chunk, layout)
         return self._cache.attend(query, options, return_lse, out)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from . import _core
 from ._attention import Gradients
-from ._masks import as_pair
+from ._masks import as_parts
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
@@ -72,7 +72,7 @@ def lsh_attention(query: Array, key: Array | None, value: Array, *, num_hashes: 
     """
     lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
                        rotations, buckets, preset, whole_buckets, local_window)
-    options = _core.Options(as_pair(mask), None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset,
+    options = _core.Options(as_parts(mask), None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset,
                             layout=layout)
     return _core.lsh_attention(query, key, value, lsh, options, return_lse, return_buckets)
 
@@ -96,6 +96,6 @@ def lsh_attention_backward(doutput: Array, query: Array, key: Array | None, valu
     """
     lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
                        rotations, buckets, preset, whole_buckets, local_window)
-    options = _core.Options(as_pair(mask), None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset,
+    options = _core.Options(as_parts(mask), None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset,
                             layout=layout)
     return Gradients(*_core.lsh_attention_backward(doutput, query, key, value, output, lse, dlse, lsh, options))

@@ -19,7 +19,7 @@ def _whole_numbers(numbers):
     return np.array(numbers, np.int64) if isinstance(numbers, (list, tuple)) else numbers
 
 
-def _encode_offset(offset):
+def encode_offset(offset):
     """(kind, number, arrays) of what query_offset= takes."""
     if offset is None:
         return _OFFSETS["unset"], 0, ()
@@ -36,39 +36,56 @@ def _encode_offset(offset):
     return _OFFSETS["per_batch"], 0, (_whole_numbers(offset),)
 
 
+def decode_offset(kind, number, arrays):
+    """The query_offset= that was encoded."""
+    if kind == _OFFSETS["unset"]:
+        return None
+    if kind == _OFFSETS["end"]:
+        return "end"
+    return number if kind == _OFFSETS["number"] else arrays[0]
+
+
 class Mask:
     """Which keys a query may see; masks are combined by &. Holds its arrays."""
 
     # What the library reads (python/options.h), and nothing but Python, so that torch.compile can trace it: five numbers
-    # a term, and the arrays of the terms in their order.
-    __slots__ = ("numbers", "arrays")
+    # a term, the arrays of the terms in their order, and functions.
+    __slots__ = ("numbers", "arrays", "predicates")
 
-    def __init__(self, numbers, arrays):
+    def __init__(self, numbers, arrays=(), predicates=()):
         self.numbers = numbers
         self.arrays = arrays
+        self.predicates = predicates
 
     def __and__(self, other):
         if not isinstance(other, Mask):
             return NotImplemented
-        return Mask(self.numbers + other.numbers, self.arrays + other.arrays)
+        return Mask(self.numbers + other.numbers, self.arrays + other.arrays, self.predicates + other.predicates)
 
     def __repr__(self):
         names = {number: name for name, number in _KINDS.items()}
-        return f"Mask({' & '.join(names[kind] for kind in self.numbers[::5])})"
+        terms = [names[kind] for kind in self.numbers[::5]] + ["predicate"] * len(self.predicates)
+        return f"Mask({' & '.join(terms)})"
 
 
 def _term(kind, a=0, b=0, offset=None, arrays=()):
-    offset_kind, offset_number, offset_arrays = _encode_offset(offset)
+    offset_kind, offset_number, offset_arrays = encode_offset(offset)
     return Mask((_KINDS[kind], a, b, offset_kind, offset_number), arrays + offset_arrays)
 
 
-def as_pair(mask: MaskLike):
-    """What _core takes of the argument `mask`: None, or (numbers, arrays)."""
+def as_mask(mask: MaskLike) -> Mask:
+    """The argument `mask` of a call: a mask, a boolean array, or None."""
+    if mask is None:
+        return Mask(())
+    return mask if isinstance(mask, Mask) else dense(mask)
+
+
+def as_parts(mask: MaskLike):
+    """The same as _core takes it: None, or (numbers, arrays, predicates)."""
     if mask is None:
         return None
-    if not isinstance(mask, Mask):
-        mask = dense(mask)
-    return mask.numbers, list(mask.arrays)
+    mask = as_mask(mask)
+    return mask.numbers, list(mask.arrays), list(mask.predicates)
 
 
 def causal(query_offset: QueryOffset = None) -> Mask:
@@ -120,7 +137,7 @@ def predicate(may_see: Callable[[Array, Array, Array, Array], Array]) -> Mask:
     """
     if not callable(may_see):
         raise TypeError(f"predicate: expected a function (batch, head, query, key); found {type(may_see).__name__}")
-    return _term("predicate", arrays=(may_see,))
+    return Mask((), predicates=(may_see,))
 
 
 def evaluate(predicates, batch, head, query_begin, query_end, key_begin, key_end):

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from . import _core
-from ._masks import as_pair, causal
+from ._masks import as_parts, causal
 
 
 def set_num_threads(n: int) -> None:
@@ -42,7 +42,7 @@ def _self_test(kernel):
     """The relative L2 error of a small causal case in float32; None where the kernel is for other types."""
     rng = np.random.default_rng(0)
     query, key, value = rng.standard_normal((3, 67, 2, 40), np.float32)
-    options = _core.Options(as_pair(causal()))
+    options = _core.Options(as_parts(causal()))
     options.set_kernel(kernel)
     try:
         output = _core.attention(query, key, value, options, False, None)

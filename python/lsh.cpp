@@ -5,7 +5,6 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -45,8 +44,8 @@ class LshCallOptions {
   LshCallOptions(std::int64_t num_hashes, std::vector<std::int64_t> num_buckets,
                  std::int64_t chunk_len, std::int64_t chunks_before, std::int64_t chunks_after,
                  const OptionalName& dedup, const OptionalName& wrap, const OptionalName& key_norm,
-                 nb::handle seed, nb::handle rotations, nb::handle buckets,
-                 const OptionalName& preset, bool whole_buckets,
+                 nb::handle seed, nb::handle rotations, nb::handle query_buckets,
+                 nb::handle key_buckets, const OptionalName& preset, bool whole_buckets,
                  std::optional<std::array<std::int64_t, 2>> local_window) {
     LshOptions (*defaults)() = [] { return LshOptions{}; };
     choose("preset", kLshPresetNames, preset, defaults);
@@ -66,12 +65,11 @@ class LshCallOptions {
     if (lsh.num_buckets.empty() && lsh.rotations.rank == 4) {
       lsh.num_buckets = {2 * lsh.rotations.shape[3]};
     }
-    if (nb::isinstance<nb::tuple>(buckets)) {
-      const auto pair = nb::cast<std::pair<nb::object, nb::object>>(buckets);
-      lsh.query_buckets = keep(kept_, pair.first, "query_buckets", Numbers::kInteger);
-      lsh.key_buckets = keep(kept_, pair.second, "key_buckets", Numbers::kInteger);
+    if (key_buckets.is_none()) {  // one tensor is query and key
+      lsh.buckets = keep(kept_, query_buckets, "buckets", Numbers::kInteger);
     } else {
-      lsh.buckets = keep(kept_, buckets, "buckets", Numbers::kInteger);
+      lsh.query_buckets = keep(kept_, query_buckets, "query_buckets", Numbers::kInteger);
+      lsh.key_buckets = keep(kept_, key_buckets, "key_buckets", Numbers::kInteger);
     }
   }
 
@@ -81,22 +79,40 @@ class LshCallOptions {
   KeptArrays kept_;
 };
 
-// Buckets made before the call, so that they are made once and can be returned.
+// [batch, num_heads, num_hashes, seqlen], without what the vectors lack.
+Result new_buckets(const ConstTensorView& vectors, std::int64_t num_hashes) {
+  const auto& x = vectors.shape;
+  Extents shape{num_hashes, x[0]};
+  if (vectors.rank == 3) shape = {x[1], num_hashes, x[0]};
+  if (vectors.rank == 4) shape = {x[0], x[2], num_hashes, x[1]};
+  return Result(NewArray({shape.data(), static_cast<std::size_t>(vectors.rank)}, DType::kInt32));
+}
+
+// Buckets made before the call, so that they are made once and can be returned: in new arrays, or
+// in those of `into`, an array or a pair for query and key.
 class HashedBuckets {
  public:
-  HashedBuckets(const Inputs& in, const LshOptions& options)
-      : query_(in.query, options.num_hashes), shared_(!is_given(in.key)) {
-    if (!shared_) key_ = Side(in.key, options.num_hashes);
+  HashedBuckets(const Inputs& in, const LshOptions& options, nb::handle into)
+      : shared_(!is_given(in.key)) {
+    if (into.is_none()) {
+      query_ = new_buckets(in.query, options.num_hashes);
+      if (!shared_) key_ = new_buckets(in.key, options.num_hashes);
+    } else if (shared_) {
+      query_ = Result(into, "buckets");
+    } else {
+      query_ = Result(into[0], "query_buckets");
+      key_ = Result(into[1], "key_buckets");
+    }
   }
 
   void hash(const Inputs& in, LshOptions& options, const Mask& mask,
             const Execution& execution) const {
-    const TensorView query = query_.buckets.array.output_view();
+    const TensorView query = query_.array.output_view();
     if (shared_) {
       hash_vectors(in.query, query, options, mask, execution);
       options.buckets = query;
     } else {
-      const TensorView key = key_.buckets.array.output_view();
+      const TensorView key = key_.array.output_view();
       hash_vectors(in.query, in.key, query, key, options, mask, execution);
       options.query_buckets = query;
       options.key_buckets = key;
@@ -105,37 +121,25 @@ class HashedBuckets {
   }
 
   nb::object take(nb::handle like) const {
-    nb::object query = as_kind_of(like, query_.buckets.object);
-    if (shared_) return query;
-    return nb::make_tuple(query, as_kind_of(like, key_.buckets.object));
+    nb::object query = query_.take(like);
+    return shared_ ? query : nb::make_tuple(query, key_.take(like));
   }
 
  private:
-  // [batch, num_heads, num_hashes, seqlen], without what the vectors lack.
-  struct Side {
-    Side() = default;
-    Side(const ConstTensorView& vectors, std::int64_t num_hashes) {
-      const auto& x = vectors.shape;
-      Extents shape{num_hashes, x[0]};
-      if (vectors.rank == 3) shape = {x[1], num_hashes, x[0]};
-      if (vectors.rank == 4) shape = {x[0], x[2], num_hashes, x[1]};
-      buckets = NewArray({shape.data(), static_cast<std::size_t>(vectors.rank)}, DType::kInt32);
-    }
-    NewArray buckets;
-  };
-  Side query_, key_;
+  Result query_, key_;
   bool shared_;
 };
 
 nb::object hashed(nb::handle query, nb::handle key, nb::handle value, const LshCallOptions& given,
-                  const CallOptions& options, nb::handle lse, bool return_buckets) {
+                  const CallOptions& options, nb::handle lse, bool return_buckets, nb::handle out,
+                  nb::handle into) {
   const Inputs in(query, key, value, options);
-  const Outputs outputs(in.query_array.view(), in.value_array.view(), options, lse, nb::none());
+  const Outputs outputs(in.query_array.view(), in.value_array.view(), options, lse, out);
   const AttentionOptions bound =
       options.bound(in.query, is_given(in.key) ? in.key : in.query, PairOrder::kColumns);
   LshOptions hashing = given.lsh;
   std::optional<HashedBuckets> buckets;
-  if (return_buckets) buckets.emplace(in, hashing);
+  if (return_buckets) buckets.emplace(in, hashing, into);
   in.run(options, [&](const Execution& execution) {
     if (buckets) buckets->hash(in, hashing, bound.mask, execution);
     lsh_attention(in.query, in.key, in.value, outputs.partial(), hashing, bound, execution);
@@ -166,13 +170,15 @@ void bind_lsh(nb::module_& module) {
   nb::class_<LshCallOptions>(module, "LshOptions")
       .def(nb::init<std::int64_t, std::vector<std::int64_t>, std::int64_t, std::int64_t,
                     std::int64_t, const OptionalName&, const OptionalName&, const OptionalName&,
-                    nb::handle, nb::handle, nb::handle, const OptionalName&, bool,
+                    nb::handle, nb::handle, nb::handle, nb::handle, const OptionalName&, bool,
                     std::optional<std::array<std::int64_t, 2>>>(),
            arg("num_hashes"), arg("num_buckets"), arg("chunk_len"), arg("chunks_before"),
            arg("chunks_after"), arg("dedup").none(), arg("wrap").none(), arg("key_norm").none(),
-           arg("seed"), arg("rotations").none(), arg("buckets").none(), arg("preset").none(),
-           arg("whole_buckets"), arg("local_window").none());
-  module.def("lsh_attention", hashed, arg(), arg().none(), arg(), arg(), arg(), arg(), arg());
+           arg("seed"), arg("rotations").none(), arg("query_buckets").none(),
+           arg("key_buckets").none(), arg("preset").none(), arg("whole_buckets"),
+           arg("local_window").none());
+  module.def("lsh_attention", hashed, arg(), arg().none(), arg(), arg(), arg(), arg(), arg(),
+             arg().none() = nb::none(), arg().none() = nb::none());
   module.def("lsh_attention_backward", hashed_backward, arg(), arg(), arg().none(), arg(), arg(),
              arg(), arg().none(), arg(), arg(), arg().none() = nb::none());
 }

@@ -4,7 +4,7 @@
 # Hashed attention and its gradients.
 import operator
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from . import _core
 from ._attention import Gradients
@@ -12,26 +12,40 @@ from ._masks import as_parts
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
-def _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed, rotations,
-                 buckets, preset, whole_buckets, local_window):
+Dedup: TypeAlias = Literal["exact", "log-count", "none"] | None
+Wrap: TypeAlias = Literal["none", "round", "all"] | None
+KeyNorm: TypeAlias = Literal["rms", "l2"] | None
+Preset: TypeAlias = Literal["hf-reformer", "lucidrains", "lab"] | None
+
+
+def factors_of(num_buckets):
+    """The factors of a round's number of buckets; none: to be chosen."""
     if num_buckets is None:
-        factors = []
-    else:
-        factors = [operator.index(n) for n in (num_buckets if hasattr(num_buckets, "__iter__") else [num_buckets])]
+        return []
+    return [operator.index(n) for n in (num_buckets if hasattr(num_buckets, "__iter__") else [num_buckets])]
+
+
+def pair_of_buckets(buckets):
+    """(query_buckets, key_buckets) of what buckets= takes; key_buckets is None for a shared query and key."""
     if isinstance(buckets, (tuple, list)):
         query_buckets, key_buckets = buckets
-        buckets = (query_buckets, key_buckets)
-    return _core.LshOptions(num_hashes, factors, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
-                            rotations, buckets, preset, whole_buckets, local_window)
+        return query_buckets, key_buckets
+    return buckets, None
+
+
+def _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed, rotations,
+                 buckets, preset, whole_buckets, local_window):
+    return _core.LshOptions(num_hashes, factors_of(num_buckets), chunk_len, chunks_before, chunks_after, dedup, wrap,
+                            key_norm, seed, rotations, *pair_of_buckets(buckets), preset, whole_buckets, local_window)
 
 
 def lsh_attention(query: Array, key: Array | None, value: Array, *, num_hashes: int = 4,
                   num_buckets: int | Sequence[int] | None = None, chunk_len: int = 64, chunks_before: int = 1,
-                  chunks_after: int = 0, dedup: Literal["exact", "log-count", "none"] | None = None,
-                  wrap: Literal["none", "round", "all"] | None = None, key_norm: Literal["rms", "l2"] | None = None,
+                  chunks_after: int = 0, dedup: Dedup = None,
+                  wrap: Wrap = None, key_norm: KeyNorm = None,
                   mask: MaskLike = None, seed: int = 0, rotations: Array | None = None,
                   buckets: Array | tuple[Array, Array] | None = None,
-                  preset: Literal["hf-reformer", "lucidrains", "lab"] | None = None, softcap: float = 0.0,
+                  preset: Preset = None, softcap: float = 0.0,
                   alibi_slopes: Array | None = None, sinks: Array | None = None, scale: float | None = None,
                   query_offset: QueryOffset = None, whole_buckets: bool = False,
                   local_window: tuple[int, int] | None = None, layout: Layout = "bshd", return_lse: bool = False,
@@ -74,18 +88,18 @@ def lsh_attention(query: Array, key: Array | None, value: Array, *, num_hashes: 
                        rotations, buckets, preset, whole_buckets, local_window)
     options = _core.Options(as_parts(mask), None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset,
                             layout=layout)
-    return _core.lsh_attention(query, key, value, lsh, options, return_lse, return_buckets)
+    return _core.lsh_attention(query, key, value, lsh, options, bool(return_lse), return_buckets)
 
 
 def lsh_attention_backward(doutput: Array, query: Array, key: Array | None, value: Array, output: Array, lse: Array, *,
                            buckets: Array | tuple[Array, Array] | None = None, dlse: Array | None = None,
                            num_hashes: int = 4, num_buckets: int | Sequence[int] | None = None, chunk_len: int = 64,
                            chunks_before: int = 1, chunks_after: int = 0,
-                           dedup: Literal["exact", "log-count", "none"] | None = None,
-                           wrap: Literal["none", "round", "all"] | None = None,
-                           key_norm: Literal["rms", "l2"] | None = None, mask: MaskLike = None, seed: int = 0,
+                           dedup: Dedup = None,
+                           wrap: Wrap = None,
+                           key_norm: KeyNorm = None, mask: MaskLike = None, seed: int = 0,
                            rotations: Array | None = None,
-                           preset: Literal["hf-reformer", "lucidrains", "lab"] | None = None, softcap: float = 0.0,
+                           preset: Preset = None, softcap: float = 0.0,
                            alibi_slopes: Array | None = None, sinks: Array | None = None, scale: float | None = None,
                            query_offset: QueryOffset = None, whole_buckets: bool = False,
                            local_window: tuple[int, int] | None = None, layout: Layout = "bshd") -> Gradients:

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+# Part of longspan. See LICENSE.
+#
+# What the operators of exact and of hashed attention have in common. Tensors are [..., seqlen, num_heads, dim];
+# operators take tensors, numbers and words only, so masks come as their parts (longspan/_masks.py).
+import itertools
+import weakref
+
+import torch
+
+from .. import _core
+from .._masks import as_mask, decode_offset, encode_offset
+
+library = torch.library.Library("longspan", "DEF")
+
+# The arguments after the tensors that all operators share.
+SCORES = ("Tensor? bias, Tensor? alibi_slopes, Tensor? sinks, Tensor[] arrays, SymInt[] mask, int[] predicates, "
+          "SymInt[] query_offset, float? scale, float softcap, float dropout_p, SymInt seed, Tensor? drawn_seed")
+_NUM_SCORES = SCORES.count(",") + 1
+
+_predicates = weakref.WeakValueDictionary()  # by the number that an operator is told
+_numbers = itertools.count()
+
+
+class _Predicate:
+    """A function of a mask, for as long as a call or its gradient needs it."""
+
+    def __init__(self, may_see):
+        self.may_see = may_see
+        self.number = next(_numbers)
+        _predicates[self.number] = self
+
+
+def _as_tensor(array):
+    return array if isinstance(array, torch.Tensor) else torch.as_tensor(array)
+
+
+def score_arguments(mask, bias, alibi_slopes, sinks, query_offset, scale, softcap, dropout_p=0.0, seed=0):
+    """The arguments SCORES, and what must stay alive until the operator has been called."""
+    mask = as_mask(mask)
+    offset_kind, offset, offset_arrays = encode_offset(query_offset)
+    if alibi_slopes is not None and alibi_slopes.requires_grad:
+        raise TypeError("alibi_slopes requires grad; longspan has no gradient of it (detach() it, or give a bias)")
+    if mask.predicates and torch.compiler.is_compiling():
+        raise TypeError("predicate() is a function that torch.compile cannot keep; inside it, give a boolean tensor")
+    alive = [_Predicate(may_see) for may_see in mask.predicates]
+    drawn_seed = seed if isinstance(seed, torch.Tensor) else None
+    number = 0 if drawn_seed is not None else seed - 2**64 if seed >= 2**63 else seed
+    arguments = (bias, alibi_slopes, sinks, [_as_tensor(array) for array in mask.arrays + offset_arrays],
+                 list(mask.numbers), [predicate.number for predicate in alive], [offset_kind, offset], scale,
+                 float(softcap), float(dropout_p), number, drawn_seed)
+    return arguments, alive
+
+
+def core_options(bias, alibi_slopes, sinks, arrays, mask, predicates, query_offset, scale, softcap, dropout_p, seed,
+                 drawn_seed):
+    """The options of _core of the arguments SCORES."""
+    functions = [_predicates[number].may_see for number in predicates]
+    if drawn_seed is not None:
+        seed = int(drawn_seed)
+    return _core.Options((mask, arrays, functions), bias, scale, softcap, alibi_slopes, sinks, dropout_p,
+                         seed % 2**64, decode_offset(*query_offset, arrays[-1:]), threads=torch.get_num_threads())
+
+
+def keep(ctx, inputs, scores):
+    """Makes the functions of the mask live as long as ctx, and notes what no gradient looks like for each input."""
+    ctx.predicates = [_predicates[number] for number in scores[5]]
+    ctx.none = [[None] * len(x) if isinstance(x, (list, tuple)) and all(isinstance(t, torch.Tensor) for t in x) else None
+                for x in inputs]
+
+
+def split(inputs, num_tensors):
+    """(tensors, SCORES, the rest) of the arguments of an operator."""
+    end = num_tensors + _NUM_SCORES
+    return inputs[:num_tensors], inputs[num_tensors:end], inputs[end:]
+
+
+def as_bshd(layout, *tensors):
+    """Tensors of the layout as [..., seqlen, num_heads, dim]."""
+    if layout == "bshd":
+        return tensors
+    if layout != "bhsd":
+        raise ValueError(f'layout must be "bshd" or "bhsd"; found "{layout}"')
+    return tuple(x if x is None or x.dim() < 3 else x.transpose(-3, -2) for x in tensors)
+
+
+def under_autocast(*tensors):
+    """Tensors in the type of autocast on the CPU, where it is on; float64 stays."""
+    if not torch.is_autocast_enabled("cpu"):
+        return tensors
+    dtype = torch.get_autocast_dtype("cpu")
+    return tuple(x.to(dtype) if x is not None and x.is_floating_point() and x.dtype != torch.float64 else x
+                 for x in tensors)
+
+
+def empty_lse(query):
+    """[..., num_heads, seqlen] for a query [..., seqlen, num_heads, dim]."""
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    shape = list(query.shape[:-1])
+    if len(shape) >= 2:
+        shape[-1], shape[-2] = shape[-2], shape[-1]
+    return query.new_empty(shape, dtype=dtype)
+
+
+def empty_output(query, value):
+    return query.new_empty([*query.shape[:-1], value.shape[-1]])
+
+
+def empty_gradients(query, key, value, bias, sinks, needs):
+    """Of what needs one, as the library gives them; a tensor without elements elsewhere."""
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    tensors = ((query, query.dtype), (key, query.dtype), (value, query.dtype), (bias, wide), (sinks, wide))
+    return tuple(x.new_empty(x.shape, dtype=dtype) if need else query.new_empty(0)
+                 for (x, dtype), need in zip(tensors, needs))
+
+
+def wanted(gradients, needs):
+    """What _core takes of empty_gradients(): None where nothing is to be computed."""
+    return tuple(gradient if need else None for gradient, need in zip(gradients, needs))
+
+
+def needed(ctx, first_score):
+    """Which gradients of query, key, value, bias and sinks are asked for."""
+    asked = ctx.needs_input_grad
+    return [*asked[:3], asked[first_score], asked[first_score + 2]]
+
+
+def input_gradients(ctx, gradients, needs, bias, sinks, first_score):
+    """The gradients at the places of the inputs of the forward operator, None elsewhere."""
+    by_input = list(ctx.none)
+    for place, gradient, need, x in zip((0, 1, 2, first_score, first_score + 2), gradients, needs,
+                                        (None, None, None, bias, sinks)):
+        if need:
+            by_input[place] = gradient if x is None else gradient.to(x.dtype)
+    return tuple(by_input)
+
+
+def define(name, schema, compute, fake, setup_context=None, backward=None):
+    """The operator longspan::name; without `backward` its gradient is an error in words."""
+    library.define(f"{name}{schema}")
+    library.impl(name, compute, "CPU")
+    qualified = f"longspan::{name}"
+    torch.library.register_fake(qualified, fake, lib=library)
+
+    def refuse(ctx, *gradients):
+        raise RuntimeError("longspan has no gradient of gradients (double backward)")
+
+    torch.library.register_autograd(qualified, backward or refuse, setup_context=setup_context, lib=library)
+    return getattr(torch.ops.longspan, name).default

@@ -6,13 +6,31 @@
 
 #include <fmt/format.h>
 
+#include <vector>
+
+#include "longspan/lsh_names.h"
+
 namespace longspan::cli {
 namespace {
 
-Json estimate_record(const Estimate& estimate) {
-  return {{"value", json_number(estimate.value)},
-          {"low", json_number(estimate.low)},
-          {"high", json_number(estimate.high)}};
+Json record_of(std::int64_t number) { return number; }
+Json record_of(double number) { return json_number(number); }
+template <class T>
+Json record_of(const std::vector<T>& values);
+
+template <class T>
+Json record_of(const T& fields) {
+  Json record = Json::object();
+  visit_fields(fields,
+               [&](const char* name, const auto& value) { record[name] = record_of(value); });
+  return record;
+}
+
+template <class T>
+Json record_of(const std::vector<T>& values) {
+  Json records = Json::array();
+  for (const T& value : values) records.push_back(record_of(value));
+  return records;
 }
 
 std::string estimate_text(const char* name, const Estimate& estimate) {
@@ -35,23 +53,7 @@ AttentionPlan plan_diagnosis(const AttendCall& call, const Execution& execution)
   return plan;
 }
 
-Json diagnosis_record(const LshDiagnostics& found) {
-  Json sizes = Json::array();
-  for (const BucketSizes& round : found.bucket_sizes) {
-    sizes.push_back({{"smallest", round.smallest},
-                     {"mean", round.mean},
-                     {"largest", round.largest},
-                     {"empty", round.empty},
-                     {"over_chunk", round.over_chunk}});
-  }
-  return {{"rows", found.rows},
-          {"recalled_mass", estimate_record(found.recalled_mass)},
-          {"recalled_pairs", estimate_record(found.recalled_pairs)},
-          {"output_error", estimate_record(found.output_error)},
-          {"cut_pairs", estimate_record(found.cut_pairs)},
-          {"finds_per_pair", estimate_record(found.finds_per_pair)},
-          {"bucket_sizes", sizes}};
-}
+Json diagnosis_record(const LshDiagnostics& found) { return record_of(found); }
 
 std::string diagnosis_text(const LshDiagnostics& found) {
   std::string text =

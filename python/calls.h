@@ -84,6 +84,7 @@ DType state_dtype(DType dtype) noexcept;
 
 void bind_exact(nb::module_& module);
 void bind_lsh(nb::module_& module);
+void bind_weights(nb::module_& module);
 void bind_kv_cache(nb::module_& module);
 
 }  // namespace longspan::python

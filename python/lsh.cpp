@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Hashed attention: its options, the call, its gradients.
+// Hashed attention: its options, the call, its gradients, its diagnosis.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
@@ -14,6 +14,7 @@
 
 #include "calls.h"
 #include "longspan/lsh_attention.h"
+#include "longspan/lsh_diagnostics.h"
 #include "longspan/lsh_names.h"
 
 namespace longspan::python {
@@ -163,6 +164,45 @@ nb::tuple hashed_backward(nb::handle doutput, nb::handle query, nb::handle key, 
   return gradients.take(query);
 }
 
+nb::object object_of(std::int64_t number) { return nb::int_(number); }
+nb::object object_of(double number) { return nb::float_(number); }
+template <class T>
+nb::object object_of(const std::vector<T>& values);
+
+template <class T>
+nb::object object_of(const T& fields) {
+  nb::dict dict;
+  visit_fields(fields, [&](const char* name, const auto& value) { dict[name] = object_of(value); });
+  return dict;
+}
+
+template <class T>
+nb::object object_of(const std::vector<T>& values) {
+  nb::list list;
+  for (const T& value : values) list.append(object_of(value));
+  return list;
+}
+
+nb::object diagnosed(nb::handle query, nb::handle key, nb::handle value, std::int64_t samples,
+                     const LshCallOptions& given, const CallOptions& options) {
+  if (samples < 1) {
+    throw nb::value_error(
+        ("diagnose_lsh: samples must be at least 1; found " + std::to_string(samples)).c_str());
+  }
+  const Inputs in(query, key, value, options);
+  const Outputs outputs(in.query_array.view(), in.value_array.view(), options,
+                        /*lse=*/nb::bool_(false), nb::none());
+  const AttentionOptions bound =
+      options.bound(in.query, is_given(in.key) ? in.key : in.query, PairOrder::kColumns);
+  LshDiagnostics found;
+  in.run(options, [&](const Execution& execution) {
+    lsh_attention(in.query, in.key, in.value, outputs.partial(), given.lsh, bound, execution);
+    found = diagnose_lsh(in.query, in.key, in.value, outputs.partial().output, given.lsh, bound,
+                         execution, samples);
+  });
+  return object_of(found);
+}
+
 }  // namespace
 
 void bind_lsh(nb::module_& module) {
@@ -179,6 +219,7 @@ void bind_lsh(nb::module_& module) {
            arg("local_window").none());
   module.def("lsh_attention", hashed, arg(), arg().none(), arg(), arg(), arg(), arg(), arg(),
              arg().none() = nb::none(), arg().none() = nb::none());
+  module.def("diagnose_lsh", diagnosed, arg(), arg().none(), arg(), arg(), arg(), arg());
   module.def("lsh_attention_backward", hashed_backward, arg(), arg(), arg().none(), arg(), arg(),
              arg(), arg().none(), arg(), arg(), arg().none() = nb::none());
 }

@@ -36,6 +36,7 @@ NB_MODULE(_core, module) {
   python::bind_options(module);
   python::bind_exact(module);
   python::bind_lsh(module);
+  python::bind_weights(module);
   python::bind_kv_cache(module);
   module.def("as_dlpack", python::as_dlpack);
   module.def("set_num_threads", python::set_num_threads);

@@ -53,7 +53,7 @@ void BackwardTile<T>::carve(base::Carver& carver, Queries& queries) const {
   queries.doutput_rows = carver.take<std::byte>(format.panel_bytes(width_, stride_v_));
   queries.lse = carver.take<T>(width_);
   queries.delta = carver.take<T>(width_);
-  queries.dquery_lanes = carver.take<T>(format.rows(call_.head_dim) * width_);
+  if (wanted_.query) queries.dquery_lanes = carver.take<T>(format.rows(call_.head_dim) * width_);
 }
 
 template <class T>
@@ -61,11 +61,11 @@ void BackwardTile<T>::carve(base::Carver& carver, Keys& keys) const {
   const kernel::OperandFormat& format = call_.kernel->format;
   keys.key_rows = carver.take<std::byte>(format.rows_bytes(rows_, stride_));
   keys.value_rows = carver.take<std::byte>(format.rows_bytes(rows_, stride_v_));
-  if (!format.reads_rows) {
+  if (!format.reads_rows && wanted_.query) {
     keys.key_columns = carver.take<std::byte>(format.rows_bytes(call_.head_dim, rows_));
   }
-  keys.dkey = carver.take<T>(rows_ * stride_);
-  keys.dvalue = carver.take<T>(rows_ * stride_v_);
+  if (wanted_.key) keys.dkey = carver.take<T>(rows_ * stride_);
+  if (wanted_.value) keys.dvalue = carver.take<T>(rows_ * stride_v_);
 }
 
 // Lanes past the queries weigh nothing.
@@ -141,12 +141,14 @@ void BackwardTile<T>::load_keys(Keys& into, const RowSource& source, std::int64_
     numbers = stride_;
   } else {
     into.key = kernel.pack_keys(source, first, count, call_.head_dim, into.key_rows);
-    into.key_components =
-        kernel.pack_values(source, first, count, call_.head_dim, into.key_columns);
+    if (wanted_.query) {
+      into.key_components =
+          kernel.pack_values(source, first, count, call_.head_dim, into.key_columns);
+    }
     numbers = format.depth(call_.head_dim);
   }
   into.finite = kernel.all_operands_finite(into.key_rows, format.rows(count) * numbers);
-  std::fill_n(into.dkey, rows_ * stride_, T{0});
+  if (wanted_.key) std::fill_n(into.dkey, rows_ * stride_, T{0});
 }
 
 template <class T>
@@ -159,7 +161,7 @@ void BackwardTile<T>::load_values(Keys& into, const RowSource& source, std::int6
   } else {
     into.value = kernel.pack_keys(source, first, count, call_.head_dim_v, into.value_rows);
   }
-  std::fill_n(into.dvalue, rows_ * stride_v_, T{0});
+  if (wanted_.value) std::fill_n(into.dvalue, rows_ * stride_v_, T{0});
 }
 
 template <class T>

@@ -58,6 +58,11 @@ struct TensorAxes {
 // For plans: a tensor that is there but never read, rows of all heads together.
 TensorAxes planned_tensor(DType dtype, std::int64_t heads, std::int64_t dim) noexcept;
 
+struct TableExtents {
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+};
+
 struct NamedExtent {
   const char* name;
   base::Extent extent;
@@ -82,13 +87,18 @@ class ResultChecker {
   TensorAxes gradient(const char* name, const TensorView& view, const char* axes);
   // A gradient in the type that the call computes in, of the shape of `like`; may be absent.
   void gradient_like(const char* name, const TensorView& view, const ConstTensorView& like);
+  // Numbers of chosen rows. Two more letters, r(ows) and c(olumns), have extents of their own. In
+  // the type that the call computes in, or int64 (`whole`); may be absent.
+  TensorAxes table(const char* name, const TensorView& view, const char* axes, TableExtents extents,
+                   bool whole = false);
   // Inputs beyond query, key and value: what was computed before, and the gradient with respect to
   // it.
   TensorAxes output_input(const char* name, const ConstTensorView& view);
   TensorAxes lse_input(const char* name, const ConstTensorView& view);
 
  private:
-  TensorAxes check_axes(const char* name, const ConstTensorView& view, const char* axes) const;
+  TensorAxes check_axes(const char* name, const ConstTensorView& view, const char* axes,
+                        TableExtents extents = {}) const;
   TensorAxes check_result(const char* name, const TensorView& view, const char* axes);
   void check_overlap(const char* name, const TensorView& view);
   void check_narrow_or_float32(const char* name, DType dtype) const;

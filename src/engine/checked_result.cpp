@@ -37,7 +37,7 @@ TensorAxes planned_tensor(DType dtype, std::int64_t heads, std::int64_t dim) noe
 }
 
 TensorAxes ResultChecker::check_axes(const char* name, const ConstTensorView& view,
-                                     const char* axes) const {
+                                     const char* axes, TableExtents extents) const {
   TensorAxes result{const_cast<void*>(view.data), view.dtype, 0, 0, 0, 0};
   int rank = 0;
   bool same = true;
@@ -56,6 +56,8 @@ TensorAxes ResultChecker::check_axes(const char* name, const ConstTensorView& vi
     if (*axis == 'g' && call_.rank >= 3) take(call_.num_heads_kv, result.head_stride);
     if (*axis == 'e') take(call_.head_dim, result.dim_stride);
     if (*axis == 'd') take(call_.head_dim_v, result.dim_stride);
+    if (*axis == 'r') take(extents.rows, result.seqlen_stride);
+    if (*axis == 'c') take(extents.columns, result.dim_stride);
   }
   base::require(same && rank == view.rank, [&] {
     return std::string(function_) + ": " + name + " must have shape [" + expected + "]; found " +
@@ -146,6 +148,21 @@ void ResultChecker::gradient_like(const char* name, const TensorView& view,
            " of what it is the gradient of; found " + shape_string(view);
   });
   check_overlap(name, view);
+}
+
+TensorAxes ResultChecker::table(const char* name, const TensorView& view, const char* axes,
+                                TableExtents extents, bool whole) {
+  if (!is_given(view)) return {};
+  if (whole) {
+    base::require(view.dtype == DType::kInt64, [&] {
+      return std::string(function_) + ": " + name + " must be int64; found " + name_of(view.dtype);
+    });
+  } else {
+    check_state_dtype(name, view.dtype);
+  }
+  const TensorAxes result = check_axes(name, view, axes, extents);
+  check_overlap(name, view);
+  return result;
 }
 
 TensorAxes ResultChecker::output_input(const char* name, const ConstTensorView& view) {

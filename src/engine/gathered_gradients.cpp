@@ -63,8 +63,9 @@ GatheredGradients<T>::GatheredGradients(const GatheredCall<T>& call, WantedGradi
 }
 
 template <class T>
-std::size_t GatheredGradients<T>::workspace_bytes(const GatheredCall<T>& call) {
-  GatheredGradients counted(call, {}, nullptr);
+std::size_t GatheredGradients<T>::workspace_bytes(const GatheredCall<T>& call,
+                                                  WantedGradients wanted) {
+  GatheredGradients counted(call, wanted, nullptr);
   base::Carver carver;
   counted.carve(carver);
   return carver.used();

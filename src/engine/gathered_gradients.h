@@ -20,9 +20,9 @@ namespace longspan::engine {
 template <class T>
 class GatheredGradients {
  public:
-  // `workspace` holds workspace_bytes(call) bytes.
+  // `workspace` holds workspace_bytes(call, wanted) bytes.
   GatheredGradients(const GatheredCall<T>& call, WantedGradients wanted, std::byte* workspace);
-  static std::size_t workspace_bytes(const GatheredCall<T>& call);
+  static std::size_t workspace_bytes(const GatheredCall<T>& call, WantedGradients wanted);
 
   // Groups of one list follow, then end(); `head` must outlive them.
   void begin(const GatheredBackward<T>& head);

@@ -55,8 +55,8 @@ class LshBackward {
     for (const auto& turn : round_shares_->turns()) {
       longest_turn_ = std::max(longest_turn_, static_cast<std::int64_t>(turn.size()));
     }
-    worker_bytes_ =
-        base::round_up(engine::GatheredGradients<T>::workspace_bytes(call), base::kAlignment);
+    worker_bytes_ = base::round_up(engine::GatheredGradients<T>::workspace_bytes(call, wanted()),
+                                   base::kAlignment);
     threads_ = lsh_.choose_threads(kFunction, lsh_.groups() * longest_turn_,
                                    [&](int threads) { return total_bytes(threads); });
     total_bytes_ = total_bytes(threads_);

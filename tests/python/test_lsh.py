@@ -108,3 +108,21 @@ def test_type_errors(option, rng):
     query, _, value, _ = make(rng, heads_kv=4)
     with pytest.raises(TypeError, match=next(iter(option))):
         longspan.lsh_attention(query, None, value, **option)
+
+
+def test_diagnosis(rng):
+    query, key, value, _ = make(rng, np.float32, heads_kv=4)
+    found = longspan.diagnose_lsh(query, key, value, samples=100, num_hashes=2, num_buckets=8, chunk_len=16, seed=3,
+                                  mask=longspan.causal())
+    assert list(found) == ["rows", "recalled_mass", "recalled_pairs", "output_error", "cut_pairs", "finds_per_pair",
+                           "bucket_sizes"]
+    assert found["rows"] == 100 and list(found["recalled_mass"]) == ["value", "low", "high"]
+    assert 0 < found["recalled_mass"]["low"] < found["recalled_mass"]["value"] < found["recalled_mass"]["high"] < 1
+    assert [list(sizes) for sizes in found["bucket_sizes"]] == [["smallest", "mean", "largest", "empty", "over_chunk"]] * 2
+    everything = longspan.diagnose_lsh(query, None, value, num_hashes=2, chunk_len=16, chunks_before=5, chunks_after=5)
+    assert everything["rows"] == 256 and everything["recalled_mass"]["value"] == 1
+    assert everything["output_error"]["value"] < 1e-6 and everything["finds_per_pair"]["value"] == 2
+    with pytest.raises(ValueError, match="samples must be at least 1; found 0"):
+        longspan.diagnose_lsh(query, key, value, samples=0)
+    with pytest.raises(TypeError, match="rounds"):
+        longspan.diagnose_lsh(query, key, value, rounds=3)

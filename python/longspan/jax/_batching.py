@@ -23,7 +23,7 @@ def batched(call, wanted, run):
             results = _as_one(mappable, axis_size, is_mapped, operands, wanted)
         return results, jax.tree.map(lambda _: True, results)
 
-    return mappable
+    return jax.jit(mappable, inline=True)  # traced once for all calls of such shapes
 
 
 def _in_turn(run, axis_size, is_mapped, operands):

@@ -5,12 +5,13 @@
 // where they lie; nothing of Python is touched, and no exception leaves.
 #include "handlers.h"
 
+#include <xla/ffi/api/ffi.h>
+
 #include <array>
 #include <new>
 #include <utility>
 
 #include "../run.h"
-#include "xla/ffi/api/ffi.h"
 
 namespace longspan::python {
 namespace {

@@ -71,12 +71,18 @@ def _backward_results(wanted, operands):
 
 
 def _attribute(value):
+    """Of 64 bits, whatever jax_enable_x64 says."""
     return value if isinstance(value, str) else np.array(value, np.float64 if isinstance(value, float) else np.int64)[()]
+
+
+def _named(operands):
+    """(name, array), those of a tuple one by one."""
+    return [(name, x) for name, given in operands.items() for x in (given if isinstance(given, tuple) else (given,))]
 
 
 def _call_target(target, call, operands, results):
     """The results of a handler, by their names."""
-    named = [(name, x) for name, given in operands.items() for x in (given if isinstance(given, tuple) else (given,))]
+    named = _named(operands)
     attributes = {name: _attribute(value) for name, value in call.attributes}
     found = jax.ffi.ffi_call(f"longspan_{target}", list(results.values()))(
         *(x for _, x in named), operands=" ".join(name for name, _ in named), results=" ".join(results), **attributes)
@@ -101,8 +107,7 @@ def _check(call, operands):
 
 def checked(call, operands):
     """The operands, when their shapes and types fit."""
-    named = [(name, x) for name, given in operands.items() for x in (given if isinstance(given, tuple) else (given,))]
-    _check(call, tuple((name, x.dtype.name, tuple(x.shape)) for name, x in named if name != "seed"))
+    _check(call, tuple((name, x.dtype.name, tuple(x.shape)) for name, x in _named(operands) if name != "seed"))
     return operands
 
 

@@ -11,16 +11,11 @@
 #include <span>
 
 #include "longspan/tensor.h"
+#include "numbers.h"
 
 namespace longspan::python {
 
 namespace nb = nanobind;
-
-enum class Numbers : std::uint8_t {
-  kFloating,  // float32, float64, float16, bfloat16 (of ml_dtypes, or of DLPack)
-  kInteger,   // int32, int64
-  kBool,
-};
 
 // Holds the memory of an array of Python for as long as it lives. To be made, moved and destroyed
 // with the GIL; its view may be used without.

@@ -13,30 +13,13 @@
 #include <utility>
 
 #include "calls.h"
+#include "hashing.h"
 #include "longspan/lsh_attention.h"
 #include "longspan/lsh_diagnostics.h"
 #include "longspan/lsh_names.h"
 
 namespace longspan::python {
 namespace {
-
-using OptionalName = std::optional<std::string>;
-
-// Sets `value` to what is named, leaves it when nothing is.
-template <class Choices, class Value>
-void choose(const char* option, const Choices& choices, const OptionalName& name, Value& value) {
-  if (!name) return;
-  std::string names;
-  for (const auto& choice : choices) {
-    if (*name == choice.name) {
-      value = choice.value;
-      return;
-    }
-    names.append(names.empty() ? "" : ", ").append(choice.name);
-  }
-  throw nb::value_error(
-      (std::string(option) + " must be one of " + names + "; found \"" + *name + "\"").c_str());
-}
 
 // The options of hashing; arrays are those of the caller.
 class LshCallOptions {
@@ -48,20 +31,10 @@ class LshCallOptions {
                  nb::handle seed, nb::handle rotations, nb::handle query_buckets,
                  nb::handle key_buckets, const OptionalName& preset, bool whole_buckets,
                  std::optional<std::array<std::int64_t, 2>> local_window) {
-    LshOptions (*defaults)() = [] { return LshOptions{}; };
-    choose("preset", kLshPresetNames, preset, defaults);
-    lsh = defaults();
-    lsh.num_hashes = num_hashes;
-    lsh.num_buckets = std::move(num_buckets);
-    lsh.chunk_len = chunk_len;
-    lsh.chunks_before = chunks_before;
-    lsh.chunks_after = chunks_after;
-    choose("dedup", kDedupNames, dedup, lsh.dedup);
-    choose("wrap", kWrapNames, wrap, lsh.wrap);
-    choose("key_norm", kKeyNormNames, key_norm, lsh.key_norm);
+    lsh =
+        decode_hashing({num_hashes, std::move(num_buckets), chunk_len, chunks_before, chunks_after,
+                        dedup, wrap, key_norm, preset, whole_buckets, local_window});
     lsh.seed = make_seed(seed);
-    lsh.whole_buckets = whole_buckets;
-    lsh.local_window = local_window;
     lsh.rotations = keep(kept_, rotations, "rotations", Numbers::kFloating);
     if (lsh.num_buckets.empty() && lsh.rotations.rank == 4) {
       lsh.num_buckets = {2 * lsh.rotations.shape[3]};
@@ -108,17 +81,8 @@ class HashedBuckets {
 
   void hash(const Inputs& in, LshOptions& options, const Mask& mask,
             const Execution& execution) const {
-    const TensorView query = query_.array.output_view();
-    if (shared_) {
-      hash_vectors(in.query, query, options, mask, execution);
-      options.buckets = query;
-    } else {
-      const TensorView key = key_.array.output_view();
-      hash_vectors(in.query, in.key, query, key, options, mask, execution);
-      options.query_buckets = query;
-      options.key_buckets = key;
-    }
-    options.rotations = {};
+    hash_into(in.query, in.key, query_.array.output_view(), key_.array.output_view(), options, mask,
+              execution);
   }
 
   nb::object take(nb::handle like) const {

@@ -38,6 +38,9 @@ NB_MODULE(_core, module) {
   python::bind_lsh(module);
   python::bind_weights(module);
   python::bind_kv_cache(module);
+#ifdef LONGSPAN_WITH_JAX
+  python::bind_jax(module);
+#endif
   module.def("as_dlpack", python::as_dlpack);
   module.def("set_num_threads", python::set_num_threads);
   module.def("get_num_threads", python::num_threads);

@@ -6,10 +6,8 @@
 
 #include <nanobind/nanobind.h>
 
-#include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -29,14 +27,6 @@ std::uint64_t make_seed(nb::handle seed);
 
 // None, a number, "end", or an array [batch].
 QueryOffset make_query_offset(nb::handle offset, KeptArrays& kept);
-
-// Python holds the terms of a mask as numbers and arrays (longspan/_masks.py), so that compilers of
-// models can trace it and hand it on. A term is kMaskNumbers numbers: MaskKind, its two integers,
-// QueryOffset::Kind, the offset's number. key_lengths and dense take one array, documents two, an
-// offset by batch one; `next` gives them in the order of the terms.
-inline constexpr std::size_t kMaskNumbers = 5;
-using TensorSource = std::function<ConstTensorView(const char* name, Numbers numbers)>;
-Mask decode_mask(std::span<const std::int64_t> numbers, const TensorSource& next);
 
 // How pairs come to a predicate: all (query, key) of a tile of a head in exact attention, one key
 // and any queries in hashed attention.

@@ -3,5 +3,6 @@
 """longspan for Hugging Face transformers."""
 
 from ._patch import patch
+from ._plan import plan
 
-__all__ = ["patch"]
+__all__ = ["patch", "plan"]

@@ -145,3 +145,9 @@ def _nothing_found(model):
         return (f"{name}: its attention is on transformers' attention interface; call longspan.transformers.register() and "
                 'model.set_attn_implementation("longspan")')
     return f"{name}: no attention module in it"
+
+
+def is_known(model) -> bool:
+    """Whether patch() would find something to replace, or has."""
+    return any(type(module).__module__ in _FILES or replaced_class(type(module)) is not type(module)
+               for module in model.modules())

@@ -14,11 +14,13 @@ import longspan.torch  # noqa: E402
 import longspan.transformers  # noqa: E402
 
 VOCABULARY, SEQLEN, BATCH = 50, 24, 2
-COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "attn_implementation": "eager"}
+COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+          "attn_implementation": "eager"}
 LLAMA = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
          "intermediate_size": 40, "max_position_embeddings": 64, **COMMON}
-REFORMER = {"attn_layers": ["lsh", "local", "lsh"], "hidden_size": 16, "attention_head_size": 8, "num_attention_heads": 2,
-            "feed_forward_size": 24, "lsh_attn_chunk_length": 4, "local_attn_chunk_length": 4, "num_hashes": 2,
+REFORMER = {"attn_layers": ["lsh", "local", "lsh"], "hidden_size": 16, "attention_head_size": 8,
+            "num_attention_heads": 2, "feed_forward_size": 24, "lsh_attn_chunk_length": 4,
+            "local_attn_chunk_length": 4, "num_hashes": 2,
             "num_buckets": 4, "axial_pos_shape": (8, 4), "axial_pos_embds_dim": (4, 12), "is_decoder": True, **COMMON}
 REFORMER.pop("attn_implementation")
 
@@ -31,7 +33,8 @@ MODELS = {
     "GPT-J": ("GPTJConfig", {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 64, **COMMON}),
     "GPT-Neo": ("GPTNeoConfig", {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 64,
                                  "attention_types": [[["global", "local"], 1]], **COMMON}),
-    "Falcon, one key head": ("FalconConfig", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, **COMMON}),
+    "Falcon, one key head": ("FalconConfig", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+                                              **COMMON}),
     "Bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4, **COMMON}),
     "BERT": ("BertConfig", {**LLAMA, "num_key_value_heads": None}),
     "Reformer": ("ReformerConfig", REFORMER),
@@ -134,7 +137,7 @@ def test_training_counts_what_backward_needs():
     bound = plan["hidden_states"] + 3 * plan["attention_output"]
     assert bound < rest < 2 * bound
     assert plan["kv_cache"] == 0 and plan["total_longspan"] < plan["total_eager"]
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     fewer = longspan.transformers.plan(model, SEQLEN, BATCH, training=True)
     assert 3 * fewer["feed_forward"] == plan["feed_forward"] and fewer["hidden_states"] < plan["hidden_states"]
     frozen = build("Llama, grouped heads").requires_grad_(False)
@@ -178,7 +181,7 @@ def test_rope_scaling_is_named():
 
 KNOBS = {
     "Llama, grouped heads": ("attention_longspan", "register()"), "GPT-J": ("attention_longspan", "patch(model)"),
-    "Bloom": ("attention_longspan", "no switch"), "BERT": ("feed_forward", "chunk_size_feed_forward"),
+    "Falcon, one key head": ("attention_longspan", "no switch"), "BERT": ("feed_forward", "chunk_size_feed_forward"),
     "Reformer": ("feed_forward", "chunk_size_feed_forward"), "GPT-2": ("logits", "logits_to_keep=1"),
 }
 
@@ -199,11 +202,11 @@ def test_the_table_is_at_most_80_columns(name, training, seqlen):
 
 
 REFUSED = {
-    "two stacks": (lambda: transformers.T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=9), 10, 1,
-                   ValueError, "T5.*more than one sequence"),
+    "two stacks": (lambda: transformers.T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=9), 10,
+                   1, ValueError, "T5.*more than one sequence"),
     "no config": (lambda: 5, 10, 1, TypeError, "int"),
-    "no attention": (lambda: transformers.MambaConfig(hidden_size=8, num_hidden_layers=1, vocab_size=9), 10, 1, ValueError,
-                     "MambaConfig.*num_attention_heads"),
+    "no attention": (lambda: transformers.MambaConfig(hidden_size=8, num_hidden_layers=1, vocab_size=9), 10, 1,
+                     ValueError, "MambaConfig.*num_attention_heads"),
     "no tokens": (lambda: make("GPT-2"), 0, 1, ValueError, "seqlen.*0"),
 }
 

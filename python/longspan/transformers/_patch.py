@@ -12,6 +12,7 @@ from ._patch_shared import replaced_class
 
 # The file here that knows the modules of a file of transformers.
 _FILES = {
+    "transformers.models.bloom.modeling_bloom": "_patch_bloom",
     "transformers.models.gptj.modeling_gptj": "_patch_causal",
     "transformers.models.gpt_neo.modeling_gpt_neo": "_patch_causal",
     "transformers.models.perceiver.modeling_perceiver": "_patch_perceiver",
@@ -20,10 +21,9 @@ _FILES = {
 
 # Why not, where there is more to say than that a class is not known.
 _REASONS = {
-    "DisentangledSelfAttention": "its scores add terms of content and relative position for each pair, which needs a matrix "
-                                 "of seqlen x seqlen",
-    "GPTNeoFlashAttention2": "it is the flash_attention_2 of GPT-Neo; load the model with attn_implementation=\"eager\"",
-    "BloomAttention": "its model makes a matrix of seqlen x seqlen for the mask before it gets there",
+    "DisentangledSelfAttention": "its scores add terms of content and relative position for each pair, which needs a "
+                                 "matrix of seqlen x seqlen",
+    "GPTNeoFlashAttention2": 'it is the flash_attention_2 of GPT-Neo; load the model with attn_implementation="eager"',
     "FalconAttention": "its model makes a matrix of seqlen x seqlen for the mask before it gets there",
 }
 
@@ -104,19 +104,21 @@ def _check_the_rest(model, replaced):
 
 
 def patch(model: torch.nn.Module) -> Replaced:
-    """Puts longspan in the place of attention that transformers has no switch for: GPT-J, GPT-Neo, Perceiver, Reformer.
+    """Puts longspan in the place of attention that transformers has no switch for: Bloom, GPT-J, GPT-Neo,
+    Perceiver, Reformer.
 
     model
-        A model, or any module of one: what is inside is replaced. Weights, inputs and outputs stay as they are; so do the
-        answers, to rounding, at positions that are not padding. Models on transformers' attention interface take
+        A model, or any module of one: what is inside is replaced. Weights, inputs and outputs stay as they are; so do
+        the answers, to rounding, at positions that are not padding. Models on transformers' attention interface take
         longspan.transformers.register() instead.
 
-    Returns what was replaced: a tuple of (name, was, now) that prints as lines. Its undo() puts everything back. A second
-    patch() of the same model finds nothing to do. A module that is not known is a ValueError, and nothing is replaced.
+    Returns what was replaced: a tuple of (name, was, now) that prints as lines. Its undo() puts everything back. A
+    second patch() of the same model finds nothing to do. A module that is not known is a ValueError, and nothing is
+    replaced.
 
     output_attentions=True is a ValueError: see longspan.attention_weights(). Dropout of attention weights draws its seed
-    from torch's generator; LSHSelfAttention refuses it in training. A Reformer takes any length, in training, too, and is
-    no longer padded to a multiple of its chunks. A cached step of its generate() runs the module's own code.
+    from torch's generator; LSHSelfAttention refuses it in training. A Reformer takes any length, in training, too, and
+    is no longer padded to a multiple of its chunks. A cached step of its generate() runs the module's own code.
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"patch: expected a model or a module of one; found {type(model).__name__}")
@@ -142,8 +144,8 @@ def patch(model: torch.nn.Module) -> Replaced:
 def _nothing_found(model):
     name = type(model).__name__
     if any(map(_is_attention, model.modules())):
-        return (f"{name}: its attention is on transformers' attention interface; call longspan.transformers.register() and "
-                'model.set_attn_implementation("longspan")')
+        return (f"{name}: its attention is on transformers' attention interface; call longspan.transformers.register() "
+                'and model.set_attn_implementation("longspan")')
     return f"{name}: no attention module in it"
 
 

@@ -2,20 +2,21 @@
 # Part of longspan. See LICENSE.
 #
 # Decoders with a KV cache: GPT-J and GPT-Neo. Their models make a mask [batch, 1, seqlen_q, seqlen_k] for all layers
-# (GPT-Neo, or with eager attention or padding); a hook before the model has them pass on one row for all queries instead.
+# (GPT-Neo always, GPT-J with eager attention or padding); a hook before the model has them pass on one row for all
+# queries instead.
 import inspect
 
 import torch
 from transformers.models.gpt_neo.modeling_gpt_neo import GPTNeoModel, GPTNeoSelfAttention
 from transformers.models.gptj.modeling_gptj import GPTJAttention, GPTJModel, apply_rotary_pos_emb
 
-from .._masks import causal, dense, window
+from .._masks import as_mask, causal, dense, window
 from ..torch import attention
 from ._patch_shared import dropout_of, refuse_weights, replacement
 
 
 def mask_and_bias(attention_mask, seqlen_q):
-    """mask= and bias= of a model's attention_mask: none, padding of one row for all queries, or all that may be seen."""
+    """mask= and bias= of a model's attention_mask: none, one row of padding for all queries, or all that may be seen."""
     if attention_mask is not None and attention_mask.shape[-2] == seqlen_q > 1:
         return {"mask": attention_mask} if attention_mask.dtype == torch.bool else {"bias": attention_mask}
     mask = causal("end")
@@ -45,25 +46,24 @@ class LongspanGPTJAttention(GPTJAttention):
 
 @replacement
 class LongspanGPTNeoSelfAttention(GPTNeoSelfAttention):
-    def forward(self, hidden_states, attention_mask=None, layer_past=None, use_cache=False, output_attentions=False, **kwargs):
+    def forward(self, hidden_states, attention_mask=None, layer_past=None, use_cache=False, output_attentions=False,
+                **kwargs):
         refuse_weights(self, output_attentions)
         if self.attention_type == "local" and getattr(layer_past, "is_compileable", False):
-            raise ValueError("GPTNeoSelfAttention: attention_type local with a static cache; its window counts from the end "
-                             "of the cache, not from the query (in transformers, too); use a dynamic cache")
+            raise ValueError("GPTNeoSelfAttention: attention_type local with a static cache; its window counts from the "
+                             "end of the cache, not from the query (in transformers, too); use a dynamic cache")
         return super().forward(hidden_states, attention_mask, layer_past, use_cache, **kwargs)
 
     def _attn(self, query, key, value, attention_mask=None):
         options = mask_and_bias(attention_mask, query.shape[2])
         if self.attention_type == "local":
-            nearby = window(self.config.window_size - 1, 0, "end")
-            mask = options.get("mask")
-            options["mask"] = nearby if mask is None else nearby & (dense(mask) if isinstance(mask, torch.Tensor) else mask)
+            options["mask"] = window(self.config.window_size - 1, 0, "end") & as_mask(options.get("mask"))
         return attention(query, key, value, layout="bhsd", scale=1.0, **options,
                          **dropout_of(self.attn_dropout.p, self.training)), None
 
 
 def keep_mask_small(model, args, kwargs):
-    """Before the model: a mask [batch, seqlen_k] becomes [batch, 1, 1, seqlen_k], which transformers passes on as it is."""
+    """Before the model: a mask [batch, seqlen_k] becomes [batch, 1, 1, seqlen_k], which is passed on as it is."""
     names = list(inspect.signature(type(model).forward).parameters)[1:]
     given = {**dict(zip(names, args)), **kwargs}
     refuse_weights(model, given.get("output_attentions") or getattr(model.config, "output_attentions", False))
@@ -73,7 +73,8 @@ def keep_mask_small(model, args, kwargs):
     if mask is None:
         inputs = given.get("input_ids")
         inputs = given["inputs_embeds"] if inputs is None else inputs
-        mask = inputs.new_ones((1, inputs.shape[1] + (0 if cache is None else cache.get_seq_length())), dtype=torch.bool)
+        cached = 0 if cache is None else cache.get_seq_length()
+        mask = inputs.new_ones((1, cached + inputs.shape[1]), dtype=torch.bool)
     given["attention_mask"] = mask.bool()[:, None, None, :]
     return (), given
 

@@ -12,7 +12,7 @@ from transformers.models.reformer.modeling_reformer import (LocalSelfAttention, 
 
 from .._masks import causal, dense
 from ..torch import attention, lsh_attention
-from ._patch_shared import dropout_of, refuse_weights, replacement
+from ._patch_shared import View, dropout_of, model_replacement, refuse_weights, replacement
 
 
 def _is_step(module, past_buckets_states):
@@ -40,8 +40,8 @@ class LongspanLSHSelfAttention(LSHSelfAttention):
                 use_cache=False, output_attentions=False, **kwargs):
         refuse_weights(self, output_attentions)
         if self.training and self.dropout > 0:
-            raise ValueError(f"LSHSelfAttention: lsh_attention_probs_dropout_prob = {self.dropout} in training; longspan has "
-                             "no dropout in hashed attention (set it to 0 in the config, or module.dropout = 0)")
+            raise ValueError(f"LSHSelfAttention: lsh_attention_probs_dropout_prob = {self.dropout} in training; longspan "
+                             "has no dropout in hashed attention (set it to 0 in the config, or module.dropout = 0)")
         if _is_step(self, past_buckets_states):
             return super().forward(hidden_states, attention_mask, num_hashes, buckets, past_buckets_states, use_cache,
                                    output_attentions, **kwargs)
@@ -88,7 +88,8 @@ class LongspanLocalSelfAttention(LocalSelfAttention):
                 output_attentions=False, **kwargs):
         refuse_weights(self, output_attentions)
         if _is_step(self, past_buckets_states):
-            return super().forward(hidden_states, attention_mask, past_buckets_states, use_cache, output_attentions, **kwargs)
+            return super().forward(hidden_states, attention_mask, past_buckets_states, use_cache, output_attentions,
+                                   **kwargs)
         query, key, value = (project(hidden_states).unflatten(-1, (self.num_attention_heads, -1))
                              for project in (self.query, self.key, self.value))
         dropout = dropout_of(self.dropout, self.training)
@@ -123,31 +124,19 @@ class LongspanLocalSelfAttention(LocalSelfAttention):
         return x.unflatten(1, (chunks, self.chunk_length))
 
 
-class _View:
-    """An object with some attributes replaced."""
-
-    def __init__(self, of, **attributes):
-        self.__dict__.update(attributes)
-        self.of = of
-
-    def __getattr__(self, name):
-        return getattr(self.of, name)
-
-
 def _any_length_forward(self, *args, **kwargs):
     """The model's own forward pass, which pads to a multiple of the chunks it reads in the config; 1: not at all."""
-    config = _View(self.config, lsh_attn_chunk_length=1, local_attn_chunk_length=1)
-    return ReformerModel.forward(_View(self, config=config), *args, **kwargs)
+    config = View(self.config, lsh_attn_chunk_length=1, local_attn_chunk_length=1)
+    return ReformerModel.forward(View(self, config=config), *args, **kwargs)
 
 
-# Named as the model is, for what is written of the class when the model is saved.
-LongspanReformerModel = replacement(type("ReformerModel", (ReformerModel,), {
-    "forward": _any_length_forward, "__module__": __name__, "__qualname__": "LongspanReformerModel"}))
+LongspanReformerModel = model_replacement(ReformerModel, _any_length_forward, __name__)
 
 
 def refusal(module):
     if isinstance(module, LocalSelfAttention) and module.is_decoder and module.num_chunks_after > 0:
-        return f"local_num_chunks_after = {module.num_chunks_after} with is_decoder = True: a causal layer looks back only"
+        return (f"local_num_chunks_after = {module.num_chunks_after} with is_decoder = True: a causal layer looks back "
+                "only")
     return None
 
 

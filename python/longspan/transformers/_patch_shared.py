@@ -8,9 +8,9 @@ import torch
 def refuse_weights(module, asked):
     """Nothing here makes a matrix of attention weights."""
     if asked:
-        raise ValueError(f"{replaced_class(type(module)).__name__}: output_attentions=True asks for all attention weights, "
-                         "which longspan never holds; longspan.attention_weights() gives chosen rows, or the top keys of "
-                         "each, and .undo() on what patch() returned brings the module's own attention back")
+        raise ValueError(f"{replaced_class(type(module)).__name__}: output_attentions=True asks for all attention "
+                         "weights, which longspan never holds; longspan.attention_weights() gives chosen rows, or the top "
+                         "keys of each, and .undo() on what patch() returned brings the module's own attention back")
 
 
 def dropout_of(p, training):
@@ -29,3 +29,20 @@ def replacement(kind):
     """Marks a direct subclass that patch() puts in the place of its base class."""
     kind.longspan_replacement = True
     return kind
+
+
+def model_replacement(base, forward, module):
+    """replacement() of a model: named as it is, for what is written of the class when the model is saved."""
+    return replacement(type(base.__name__, (base,), {"forward": forward, "__module__": module,
+                                                     "__qualname__": f"Longspan{base.__name__}"}))
+
+
+class View:
+    """An object with some attributes replaced."""
+
+    def __init__(self, of, **attributes):
+        self.__dict__.update(attributes)
+        self.of = of
+
+    def __getattr__(self, name):
+        return getattr(self.of, name)

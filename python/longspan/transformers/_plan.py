@@ -46,7 +46,8 @@ def _row(title, figure, words):
 
 def _readable(size):
     unit = next((n for n in range(4) if size < 1000 * 1024**n), 4)
-    return f"{size} B" if unit == 0 else f"{size / 1024**unit:.{1 if size >= 100 * 1024**unit else 2}f} {'KMGT'[unit - 1]}iB"
+    figure = size / 1024**unit
+    return f"{size} B" if unit == 0 else f"{figure:.{1 if figure >= 100 else 2}f} {'KMGT'[unit - 1]}iB"
 
 
 def _skeleton(config):
@@ -134,15 +135,17 @@ class _Shape:
         """How many positions a layer of the cache keeps."""
         kind = type(layer).__name__
         if layer is not None and kind not in ("DynamicLayer", "DynamicSlidingWindowLayer"):
-            raise ValueError(f"{type(self.config).__name__}: a cache layer {kind}; plan() counts layers of attention only")
+            raise ValueError(f"{type(self.config).__name__}: a cache layer {kind}; plan() counts layers of attention "
+                             "only")
         return min(self.seqlen, layer.sliding_window - 1) if getattr(layer, "is_sliding", False) else self.seqlen
 
 
 def _feed_forward(model, config, layers):
     """(width, linear layers into it) of one feed forward block."""
-    width = getattr(config, "intermediate_size", None) or getattr(config, "feed_forward_size", None) or 4 * config.hidden_size
-    into = sum(isinstance(module, torch.nn.Linear) and module.out_features == width and module.in_features == config.hidden_size
-               for module in model.modules()) // layers
+    hidden = config.hidden_size
+    width = getattr(config, "intermediate_size", None) or getattr(config, "feed_forward_size", None) or 4 * hidden
+    linear = (module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    into = sum((module.in_features, module.out_features) == (hidden, width) for module in linear) // layers
     return width, min(max(into, 1), 2)
 
 
@@ -174,7 +177,7 @@ def _knobs(model, config, training, in_pieces):
         ours = 'longspan.transformers.register(), attn_implementation="longspan"'
     else:
         ours = "no switch for this model yet"
-    checkpointing = "gradient_checkpointing_enable()" if model.supports_gradient_checkpointing else "fewer layers at a time"
+    checkpointing = "activation_checkpointing_enable()" if model.supports_gradient_checkpointing else "a smaller batch"
     if in_pieces:
         checkpointing = "one layer at a time already"
     chunks = "config.chunk_size_feed_forward" if "apply_chunking_to_forward" in source else ""
@@ -198,31 +201,32 @@ def plan(model, seqlen: int, batch: int = 1, training: bool = False) -> Plan:
     model
         A PreTrainedModel, or a config: then its model is built without weights, and counted.
 
-    Returns a dict of bytes that prints as a table. With b = batch, n = seqlen, L layers, H heads of dim D (D_v for values,
-    H_kv for keys and values), hidden size d, feed forward size f, vocabulary V and the item size s of the weights:
+    Returns a dict of bytes that prints as a table. With b = batch, n = seqlen, L layers, H heads of dim D (D_v for
+    values, H_kv heads of keys and values), hidden size d, feed forward size f, vocabulary V and item size s of weights:
 
     weights             parameters and buffers, shared ones once
     gradients           (training) of parameters that require grad; optimizer: AdamW, twice that
     attention_matrix    b H n n s, one matrix of one layer; a Reformer: b H rounds n chunk_length (1 + before + after) s
-    attention_eager     inference: 2 matrices (scores, softmax) and the mask b n n s; training: L + 1 matrices and the mask
-    attention_sdpa      the boolean mask b n n that padding makes, and attention_output for each of the layers kept; None
-                        where the model has no sdpa
+    attention_eager     inference: 2 matrices (scores, softmax); training: 1 for each of the layers kept, and 1; and the
+                        mask, b n n s (a Reformer: none)
     attention_output    b n H (D_v s + 4), output and lse of one layer (8 in place of 4 in float64)
+    attention_sdpa      the boolean mask b n n that padding makes, and attention_output for each of the layers kept;
+                        None where the model has no sdpa
     attention_longspan  attention_output for each of the layers kept; a Reformer: and 20 b n H rounds for its buckets
     feed_forward        b n f s, 2 times alive (3 with a gate); training: 2 (4) for each of the layers kept
-    hidden_states       inference: 2 b n d s; training: b n s (4 d + H D + H_kv (D + D_v)) for each of the layers kept, and
-                        b n d s for each layer with gradient checkpointing
-    logits              b n V s; training: and twice 4 b n V for the loss and its gradient; 0 without a language model head
+    hidden_states       inference: 2 b n d s; training: b n s (4 d + H D + H_kv (D + D_v)) for each of the layers kept,
+                        and b n d s for each layer with gradient checkpointing
+    logits              b n V s; training: and twice 4 b n V for the loss and its gradient; 0 without an output embedding
     logits_kept_1       b V s, with logits_to_keep=1
-    kv_cache            (inference) sum over layers of b H_kv m (D + D_v) s; m = n, or window - 1 in a sliding layer if less;
+    kv_cache            (inference) b H_kv m (D + D_v) s for each layer, m = n, or window - 1 in a sliding layer if less;
                         a Reformer: b n (L d s + 8 H rounds for each LSH layer)
     total_*             inference: weights + cache + hidden states + the largest of attention, feed forward and logits;
                         training: the sum of all
 
     "Layers kept" are 1 in inference, L in training, 1 in training with gradient checkpointing or reversible layers.
-    Activations in training are a lower bound, within a factor of two for Llama: there are dropout's masks, copies of rotary
-    positions and grouped heads, steps of norms, and the allocator's slack. Also there: position_limit, position_type, fits
-    (seqlen within it), and knobs, what to turn for each part.
+    Activations in training are a lower bound, within a factor of two for Llama: there are dropout's masks, copies of
+    rotary positions and grouped heads, steps of norms, and the allocator's slack. Also there: position_limit,
+    position_type, fits (seqlen within it), and knobs, what to turn for each part.
     """
     if isinstance(model, transformers.PreTrainedConfig):
         model = _skeleton(model)
@@ -233,8 +237,8 @@ def plan(model, seqlen: int, batch: int = 1, training: bool = False) -> Plan:
     config = model.config.get_text_config()
     children = dict(model.base_model.named_children())
     if "encoder" in children and "decoder" in children or config.model_type == "perceiver":
-        raise ValueError(f"{type(model).__name__}: it works on more than one sequence; plan() counts one stack of layers "
-                         "(give it the encoder or the decoder)")
+        raise ValueError(f"{type(model).__name__}: it works on more than one sequence; plan() counts one stack of layers, "
+                         "such as an encoder")
     item = torch.empty((), dtype=model.dtype, device="meta").element_size()
     shape = _Shape(config, seqlen, batch, item)
     reversible = config.model_type == "reformer"

@@ -88,6 +88,14 @@ def test_a_config_is_as_good_as_its_model(name):
     assert found == expected
 
 
+@pytest.mark.parametrize("name", ["Reformer", "GPT-J", "Bloom"])
+def test_patching_changes_nothing_of_it(name):
+    model = build(name).base_model
+    expected = longspan.transformers.plan(model, SEQLEN)
+    longspan.transformers.patch(model)
+    assert longspan.transformers.plan(model, SEQLEN) == expected
+
+
 def test_the_figures_of_longspan_are_those_of_its_tensors():
     model = build("Llama, grouped heads")
     for dtype in (torch.float32, torch.bfloat16, torch.float64):

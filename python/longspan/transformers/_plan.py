@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from ._patch import is_known
+from ._patch_shared import replaced_class
 
 _ROPE_TYPES = ("yarn", "dynamic", "longrope", "llama3", "linear")
 
@@ -169,8 +170,9 @@ def _positions(config):
 
 
 def _knobs(model, config, training, in_pieces):
-    parameters = inspect.signature(type(model).forward).parameters
-    source = vars(sys.modules[type(model).__module__])
+    kind = replaced_class(type(model))
+    parameters = inspect.signature(kind.forward).parameters
+    source = vars(sys.modules[kind.__module__])
     if is_known(model):
         ours = "longspan.transformers.patch(model)"
     elif "ALL_ATTENTION_FUNCTIONS" in source:

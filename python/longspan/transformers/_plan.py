@@ -183,6 +183,7 @@ def _knobs(model, config, training, in_pieces):
     if in_pieces:
         checkpointing = "one layer at a time already"
     chunks = "config.chunk_size_feed_forward" if "apply_chunking_to_forward" in source else ""
+    logits = "logits_to_keep=1" if "logits_to_keep" in parameters else "the model without its head"
     return {
         "weights": "a narrower dtype; quantization",
         "gradients": "frozen parameters; adapters",
@@ -191,7 +192,7 @@ def _knobs(model, config, training, in_pieces):
         "attention_longspan": ours,
         "feed_forward": "; ".join(filter(None, [chunks, checkpointing if training else ""])) or "a smaller batch",
         "hidden_states": checkpointing if training else "a smaller batch",
-        "logits": "logits_to_keep=1" if "logits_to_keep" in parameters and not training else "labels on fewer positions",
+        "logits": "labels on fewer positions" if training else logits,
         "kv_cache": "use_cache=False, cache_implementation=\"offloaded\" or \"quantized\"",
         "positions": _positions(config)[2],
     }

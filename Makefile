@@ -19,7 +19,11 @@ PEERS := build/peers-venv/bin
 
 # Where the Python package is built and tested; without its packages (no network) it is left out.
 VENV := build/venv
-WITH_PYTHON = $$([ ! -e $(VENV)/complete ] || echo -DLONGSPAN_PYTHON=ON -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python)
+# Where PyTorch, transformers and JAX are, for their tests and the examples.
+FRAMEWORKS := build/frameworks
+WITH_PYTHON = $$([ ! -e $(VENV)/complete ] || echo -DLONGSPAN_PYTHON=ON -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python) \
+              $$([ ! -e $(FRAMEWORKS)/complete ] || echo -DLONGSPAN_FRAMEWORKS=$(CURDIR)/$(FRAMEWORKS)/bin/python \
+                 -DLONGSPAN_XLA_INCLUDE=$$(echo $(CURDIR)/$(FRAMEWORKS)/lib/python3*/site-packages/jaxlib/include))
 
 # Kernels that this processor cannot run are left out where compiling them takes longest.
 RUNNABLE = -DLONGSPAN_AVX512=$(if $(shell grep -w avx512bw /proc/cpuinfo),ON,OFF)
@@ -37,12 +41,16 @@ endef
 .PHONY: help
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
-	  printf 'make %-10s %s\n' "$$name" "$$what"; done
+	  printf 'make %-15s %s\n' "$$name" "$$what"; done
 
 .PHONY: deps
 deps:  ## install what is missing of the Debian and Python packages the build and tests need
 	@tools/install_deps.sh $(PACKAGES)
 	@tools/make_venv.sh $(VENV) tests/python/requirements.txt
+
+.PHONY: deps-frameworks
+deps-frameworks: deps  ## PyTorch, transformers, JAX and a small model, for their tests and examples (6 GiB; 15 while installing)
+	@tools/make_frameworks.sh $(FRAMEWORKS) tests/python/frameworks.txt
 
 .PHONY: build
 build: deps  ## build library, program, Python module, tests, benchmark into build/release

@@ -3,8 +3,6 @@
 #
 # Exact and hashed attention on arrays of JAX: values, gradients, jit, vmap, errors.
 import functools
-import pathlib
-import re
 
 import numpy as np
 import pytest
@@ -430,15 +428,3 @@ def test_float32_when_x64_is_off():
         expected = longspan.attention(*inputs, mask=longspan.key_lengths([20, 11]) & longspan.causal(3), dropout_p=0.1,
                                       seed=2**40, scale=0.1 + 1e-9)
         assert np.array_equal(got, expected)
-
-
-def test_the_example_of_the_page():
-    page = pathlib.Path(__file__).parents[2] / "docs" / "python.md"
-    example, = re.findall(r"^```python jax\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    names = {}
-    exec(example, names)
-    query, key, value = (np.asarray(names[name], np.float64) for name in ("query", "key", "value"))
-    seen = (np.arange(256) <= np.arange(256)[:, None]) & (np.arange(256) < np.array([256, 100])[:, None, None, None])
-    expected = Attention(query, key, value, visible=seen)
-    for got, formula in zip(names["gradients"], expected.gradients(2 * expected.output / expected.output.size)):
-        check(got, formula, 1e-5)

@@ -2,6 +2,9 @@
 # Part of longspan. See LICENSE.
 #
 # attn_implementation="longspan" against eager, on small models of random weights: outputs, gradients, generate().
+import os
+from pathlib import Path
+
 import pytest
 from frameworks import package
 from reference import check
@@ -46,6 +49,36 @@ ENCODERS = {
                             {**SMALL, "local_attention": 8, "global_attn_every_n_layers": 2, "sep_token_id": 2,
                              "cls_token_id": 1}),
 }
+
+
+def table_of_models():
+    """What docs/frameworks.md says of these models."""
+    lines = ["| model | class | attention it asks for |", "|---|---|---|"]
+    for kind, cases in (("causal", DECODERS), ("both ways", ENCODERS)):
+        for name, (model, _, options) in cases.items():
+            model_name, _, feature = name.partition(", ")
+            groups = ["grouped heads"] if "num_key_value_heads" in options else []
+            lines.append(f"| {model_name} | `{model}` | {', '.join([kind, *groups, *([feature] if feature else [])])} |")
+    lines.append("| T5 | `T5ForConditionalGeneration` | both ways, causal and across, position_bias with its gradient |")
+    lines.append("| ViT | `ViTModel` | both ways (and under sdpa with `longspan.torch.enable()`) |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_table_of_the_documents_is_that_of_the_tests():
+    page = Path(__file__).parents[2] / "docs" / "frameworks.md"
+    before, rest = page.read_text().split("-k table -->\n")
+    found, after = rest.split("<!-- end of models -->")
+    if os.environ.get("LONGSPAN_WRITE"):
+        page.write_text(f"{before}-k table -->\n{table_of_models()}<!-- end of models -->{after}")
+        return
+    assert found == table_of_models(), "LONGSPAN_WRITE=1 writes it again"
+
+
+def test_vit_equals_eager():
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    eager, ours = pair(("ViTModel", "ViTConfig", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+                                                  "intermediate_size": 64, "image_size": 32, "patch_size": 8}))
+    compare(eager, ours, pixel_values=pixels)
 
 
 def make(case, implementation):

@@ -144,7 +144,7 @@ def test_opcheck(options, grad):
     options = {"mask": None, "bias": None, "alibi_slopes": None, "sinks": None, "query_offset": None, "scale": None,
                "softcap": 0.0, **options}
     arguments, _ = _operators.score_arguments(**options)
-    torch.library.opcheck(_attention._operator, (*make(torch.float32, grad, 4, 6), *arguments))
+    torch.library.opcheck(_attention._operator.operator, (*make(torch.float32, grad, 4, 6), *arguments))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(options) or "plain")
@@ -207,6 +207,20 @@ def test_dropout_follows_its_seed():
     assert not torch.equal(call(7), call(8))
     assert torch.equal(call(2**64 - 1), torch.from_numpy(longspan.attention(
         *(x.numpy() for x in (query, key, value)), dropout_p=0.5, seed=2**64 - 1)))
+
+
+def test_the_operator_itself_has_the_same_gradients():
+    from longspan.torch import _attention, _operators
+
+    results = []
+    for call in (_attention._operator, _attention._operator.operator):
+        inputs = make()
+        bias = torch.ones(SEQLEN_Q, SEQLEN_K, dtype=torch.float64, requires_grad=True)
+        arguments, _ = _operators.score_arguments(longspan.key_lengths([20, 11]), bias, None, None, None, None, 0.0)
+        output, lse = call(*inputs, *arguments)
+        (output.square().sum() + lse.sum()).backward()
+        results.append([output.detach(), *(x.grad for x in (*inputs, bias))])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
 def test_double_backward_is_an_error_in_words():

@@ -86,9 +86,10 @@ void expect_largest(const Top& top, const Tensor& weights) {
   for (std::int64_t row = 0; row < rows_of(weights); ++row) {
     std::vector<std::int64_t> order(static_cast<std::size_t>(keys));
     std::iota(order.begin(), order.end(), std::int64_t{0});
-    const auto rank = [&](std::int64_t key) {
+    const auto rank = [&](std::int64_t key) -> double {
       const double weight = weights.get(row * keys + key);
-      return std::isnan(weight) ? kInf : weight;
+      if (std::isnan(weight)) return kInf;
+      return weight;
     };
     std::stable_sort(order.begin(), order.end(),
                      [&](std::int64_t a, std::int64_t b) { return rank(a) > rank(b); });

@@ -53,25 +53,25 @@ def _fake(query, key, value, *arguments):
 def _setup_context(ctx, inputs, output):
     (query, key, value), scores, hashing = split(inputs, 3)
     _, alibi_slopes, sinks, arrays, *ctx.numbers, drawn_seed = scores
-    query_buckets, key_buckets, rotations, *ctx.hashing = hashing
+    query_buckets, key_buckets, _, *ctx.hashing = hashing
     output, lse, *found = output
     if query_buckets is None:
         query_buckets, key_buckets = found[0], None if key is None else found[1]
     ctx.mark_non_differentiable(*found)
     keep(ctx, inputs, scores)
-    ctx.save_for_backward(query, key, value, output, lse, query_buckets, key_buckets, rotations, alibi_slopes, sinks,
-                          drawn_seed, *arrays)
+    ctx.save_for_backward(query, key, value, output, lse, query_buckets, key_buckets, alibi_slopes, sinks, drawn_seed,
+                          *arrays)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, doutput, dlse, *_):
-    (query, key, value, output, lse, query_buckets, key_buckets, rotations, alibi_slopes, sinks, drawn_seed,
+    (query, key, value, output, lse, query_buckets, key_buckets, alibi_slopes, sinks, drawn_seed,
      *arrays) = ctx.saved_tensors
     if doutput is None:
         doutput = torch.zeros_like(output)
     needs = needed(ctx, 3)
     needs[1] = needs[1] and key is not None
-    rotations = None  # the buckets say it all
+    rotations = None  # the buckets are there
     gradients = _operator_backward(doutput, query, key, value, output, lse, dlse, needs, None, alibi_slopes, sinks, arrays,
                                    *ctx.numbers, drawn_seed, query_buckets, key_buckets, rotations, *ctx.hashing)
     return input_gradients(ctx, gradients, needs, None, sinks, 3)

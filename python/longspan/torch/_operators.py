@@ -78,7 +78,7 @@ def split(inputs, num_tensors):
 
 
 def as_bshd(layout, *tensors):
-    """Tensors of the layout as [..., seqlen, num_heads, dim]."""
+    """Tensors of the layout as [..., seqlen, num_heads, dim]; and back, since it is its own inverse."""
     if layout == "bshd":
         return tensors
     if layout != "bhsd":

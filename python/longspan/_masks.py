@@ -62,6 +62,10 @@ class Mask:
             return NotImplemented
         return Mask(self.numbers + other.numbers, self.arrays + other.arrays, self.predicates + other.predicates)
 
+    def has(self, kind):
+        """Whether a term is of this kind: "causal", "documents", ..."""
+        return _KINDS[kind] in self.numbers[::5]
+
     def __repr__(self):
         names = {number: name for name, number in _KINDS.items()}
         terms = [names[kind] for kind in self.numbers[::5]] + ["predicate"] * len(self.predicates)

@@ -28,15 +28,13 @@ def _refuse_unknown(name, keywords):
                          "result; use another implementation for this model")
 
 
-def _has_documents(mask):
-    return ours._KINDS["documents"] in mask.numbers[::5]
-
-
 class _Call:
     """What the keywords of a call mean: mask, bias and sinks."""
 
-    def __init__(self, name, module, query, key, attention_mask, is_causal, sliding_window, position_bias, s_aux, sinks,
-                 cu_seq_lens_q, cu_seq_lens_k, keywords):
+    def __init__(self, name, module, query, key, attention_mask, keywords):
+        is_causal, sliding_window, position_bias, s_aux, sinks, cu_seq_lens_q, cu_seq_lens_k = (
+            keywords.pop(word, None) for word in ("is_causal", "sliding_window", "position_bias", "s_aux", "sinks",
+                                                  "cu_seq_lens_q", "cu_seq_lens_k"))
         _refuse_unknown(name, keywords)
         self.bias = position_bias
         self.sinks = s_aux if s_aux is not None else sinks
@@ -52,7 +50,7 @@ class _Call:
             added = attention_mask[..., :key.shape[2]]
             self.bias = added if position_bias is None else position_bias + added
             self.mask = ours.Mask(())
-        if cu_seq_lens_q is not None and query.shape[0] == 1 and not _has_documents(self.mask):
+        if cu_seq_lens_q is not None and query.shape[0] == 1 and not self.mask.has("documents"):
             self.mask = self.mask & ours.documents(cu_seq_lens_q, cu_seq_lens_k)
 
     @staticmethod
@@ -76,11 +74,8 @@ def register(name: str = "longspan") -> None:
     windows, padding at either side, packed sequences, static caches, user's own masks of 4 axes. A keyword that could
     change the result and is not known is a ValueError; output_attentions=True, too (see probe()).
     """
-    def forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None, softcap=None,
-                sliding_window=None, position_bias=None, s_aux=None, sinks=None, cu_seq_lens_q=None, cu_seq_lens_k=None,
-                **keywords):
-        call = _Call(name, module, query, key, attention_mask, is_causal, sliding_window, position_bias, s_aux, sinks,
-                     cu_seq_lens_q, cu_seq_lens_k, keywords)
+    def forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, softcap=None, **keywords):
+        call = _Call(name, module, query, key, attention_mask, keywords)
         options = {"mask": call.mask, "bias": call.bias, "sinks": call.sinks, "scale": scaling, "softcap": softcap or 0.0}
         output, lse = attention(query, key, value, dropout_p=dropout, seed=_drawn_seed(dropout), layout="bhsd",
                                 return_lse=True, **options)
@@ -99,11 +94,8 @@ def register_lsh(name: str = "longspan-lsh", **options) -> None:
     For causal models whose query and key are separate. A call of one query, a step of generate(), attends to all keys:
     hashing them would cost more. Dropout and position_bias are a ValueError.
     """
-    def forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None, softcap=None,
-                sliding_window=None, position_bias=None, s_aux=None, sinks=None, cu_seq_lens_q=None, cu_seq_lens_k=None,
-                **keywords):
-        call = _Call(name, module, query, key, attention_mask, is_causal, sliding_window, position_bias, s_aux, sinks,
-                     cu_seq_lens_q, cu_seq_lens_k, keywords)
+    def forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, softcap=None, **keywords):
+        call = _Call(name, module, query, key, attention_mask, keywords)
         for what, given in (("dropout", dropout > 0), ("position_bias or a mask of numbers", call.bias is not None)):
             if given:
                 raise ValueError(f'attn_implementation="{name}": hashed attention has no {what}')

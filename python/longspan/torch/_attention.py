@@ -6,7 +6,7 @@ import torch
 
 from .. import _core
 from .._types import Layout, MaskLike, QueryOffset
-from ._operators import (SCORES, as_bshd, core_options, define, empty_gradients, empty_lse, empty_output,
+from ._operators import (SCORES, as_bshd, core_options, define, empty_lse, empty_output, fake_backward,
                          input_gradients, keep, needed, score_arguments, split, under_autocast, wanted)
 
 
@@ -33,22 +33,17 @@ def _backward(ctx, doutput, dlse):
     query, key, value, output, lse, bias, alibi_slopes, sinks, drawn_seed, *arrays = ctx.saved_tensors
     if doutput is None:
         doutput = torch.zeros_like(output)
-    needs = needed(ctx, 3)
+    needs = needed(ctx)
     gradients = _operator_backward(doutput, query, key, value, output, lse, dlse, needs, bias, alibi_slopes, sinks, arrays,
                                    *ctx.numbers, drawn_seed)
-    return input_gradients(ctx, gradients, needs, bias, sinks, 3)
+    return input_gradients(ctx, gradients, needs, bias, sinks)
 
 
 def _compute_backward(doutput, query, key, value, output, lse, dlse, needs, *arguments):
-    gradients = _fake_backward(doutput, query, key, value, output, lse, dlse, needs, *arguments)
+    gradients = fake_backward(doutput, query, key, value, output, lse, dlse, needs, *arguments)
     _core.attention_backward(doutput, query, key, value, output, lse, dlse, core_options(*arguments),
                              wanted(gradients, needs))
     return gradients
-
-
-def _fake_backward(doutput, query, key, value, output, lse, dlse, needs, *arguments):
-    bias, _, sinks = arguments[:3]
-    return empty_gradients(query, key, value, bias, sinks, needs)
 
 
 _operator = define("attention", f"(Tensor query, Tensor key, Tensor value, {SCORES}) -> (Tensor, Tensor)", _compute,
@@ -56,7 +51,7 @@ _operator = define("attention", f"(Tensor query, Tensor key, Tensor value, {SCOR
 _operator_backward = define(
     "attention_backward",
     "(Tensor doutput, Tensor query, Tensor key, Tensor value, Tensor output, Tensor lse, Tensor? dlse, "
-    f"bool[] needs, {SCORES}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)", _compute_backward, _fake_backward)
+    f"bool[] needs, {SCORES}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)", _compute_backward, fake_backward)
 
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, mask: MaskLike = None,

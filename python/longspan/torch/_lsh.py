@@ -8,7 +8,7 @@ import torch
 from .. import _core
 from .._lsh import Dedup, KeyNorm, Preset, Wrap, factors_of, pair_of_buckets
 from .._types import Layout, MaskLike, QueryOffset
-from ._operators import (SCORES, as_bshd, core_options, define, empty_gradients, empty_lse, empty_output,
+from ._operators import (SCORES, as_bshd, core_options, define, empty_lse, empty_output, fake_backward,
                          input_gradients, keep, needed, score_arguments, split, under_autocast, wanted)
 
 _HASHING = ("Tensor? query_buckets, Tensor? key_buckets, Tensor? rotations, SymInt num_hashes, SymInt[] num_buckets, "
@@ -69,25 +69,20 @@ def _backward(ctx, doutput, dlse, *_):
      *arrays) = ctx.saved_tensors
     if doutput is None:
         doutput = torch.zeros_like(output)
-    needs = needed(ctx, 3)
+    needs = needed(ctx)
     needs[1] = needs[1] and key is not None
     rotations = None  # the buckets are there
     gradients = _operator_backward(doutput, query, key, value, output, lse, dlse, needs, None, alibi_slopes, sinks, arrays,
                                    *ctx.numbers, drawn_seed, query_buckets, key_buckets, rotations, *ctx.hashing)
-    return input_gradients(ctx, gradients, needs, None, sinks, 3)
+    return input_gradients(ctx, gradients, needs, None, sinks)
 
 
 def _compute_backward(doutput, query, key, value, output, lse, dlse, needs, *arguments):
-    gradients = _fake_backward(doutput, query, key, value, output, lse, dlse, needs, *arguments)
+    gradients = fake_backward(doutput, query, key, value, output, lse, dlse, needs, *arguments)
     _, scores, hashing = split(arguments, 0)
     _core.lsh_attention_backward(doutput, query, key, value, output, lse, dlse, _core_hashing(*hashing),
                                  core_options(*scores), wanted(gradients, needs))
     return gradients
-
-
-def _fake_backward(doutput, query, key, value, output, lse, dlse, needs, *arguments):
-    bias, _, sinks = arguments[:3]
-    return empty_gradients(query, key, value, bias, sinks, needs)
 
 
 _operator = define("lsh_attention",
@@ -96,7 +91,7 @@ _operator = define("lsh_attention",
 _operator_backward = define(
     "lsh_attention_backward",
     "(Tensor doutput, Tensor query, Tensor? key, Tensor value, Tensor output, Tensor lse, Tensor? dlse, "
-    f"bool[] needs, {SCORES}, {_HASHING}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)", _compute_backward, _fake_backward)
+    f"bool[] needs, {SCORES}, {_HASHING}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)", _compute_backward, fake_backward)
 
 
 def lsh_attention(query: torch.Tensor, key: torch.Tensor | None, value: torch.Tensor, *, num_hashes: int = 4,

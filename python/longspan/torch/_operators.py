@@ -121,17 +121,23 @@ def wanted(gradients, needs):
     return tuple(gradient if need else None for gradient, need in zip(gradients, needs))
 
 
-def needed(ctx, first_score):
+def fake_backward(doutput, query, key, value, output, lse, dlse, needs, bias, alibi_slopes, sinks, *_):
+    """What a backward operator returns, not computed."""
+    return empty_gradients(query, key, value, bias, sinks, needs)
+
+
+_PLACES = (0, 1, 2, 3, 5)  # of query, key, value, bias and sinks among the inputs of a forward operator
+
+
+def needed(ctx):
     """Which gradients of query, key, value, bias and sinks are asked for."""
-    asked = ctx.needs_input_grad
-    return [*asked[:3], asked[first_score], asked[first_score + 2]]
+    return [ctx.needs_input_grad[place] for place in _PLACES]
 
 
-def input_gradients(ctx, gradients, needs, bias, sinks, first_score):
+def input_gradients(ctx, gradients, needs, bias, sinks):
     """The gradients at the places of the inputs of the forward operator, None elsewhere."""
     by_input = list(ctx.none)
-    for place, gradient, need, x in zip((0, 1, 2, first_score, first_score + 2), gradients, needs,
-                                        (None, None, None, bias, sinks)):
+    for place, gradient, need, x in zip(_PLACES, gradients, needs, (None, None, None, bias, sinks)):
         if need:
             by_input[place] = gradient if x is None else gradient.to(x.dtype)
     return tuple(by_input)
@@ -153,7 +159,7 @@ def define(name, schema, compute, fake, setup_context=None, backward=None):
 
 
 def _without_dispatch(operator, compute, setup_context, backward):
-    """The operator, but the same functions called directly for plain tensors: a tenth of the dispatcher's overhead."""
+    """The operator, but the same functions called directly for plain tensors: the dispatcher flattens all arguments."""
 
     class Direct(torch.autograd.Function):
         @staticmethod

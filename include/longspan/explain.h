@@ -63,6 +63,42 @@ struct Explanation {
   const ExplainStep* find(const std::string& name) const noexcept;
 };
 
+// What is shown. Ranges are [begin, end), clamped to what there is.
+struct ExplainChoice {
+  using Range = std::array<std::int64_t, 2>;
+  std::int64_t batch = 0;      // the entry that is shown
+  std::optional<Range> rows;   // of queries; default all
+  std::optional<Range> heads;  // of queries; default all
+  // Exact: chunks of keys; default all. LSH: chunks of all rounds, one round after the other;
+  // default those that hold a chosen row.
+  std::optional<Range> chunks;
+  // LSH: the weights are the scores themselves and every round counts the same, as in the lab's
+  // variant without the softmax.
+  bool passthrough = false;
+  std::int64_t most_numbers = 40000;  // of all steps together
+};
+
+// Exact attention in chunks of execution.key_chunk keys (0: a quarter of seqlen_k, at most 128),
+// step by step, as the engine did it: scores, maximum, weights, sum and numerator of each chunk;
+// the running form and the paper's two passes, both by the merge rule; the output; and the same by
+// the plain softmax, in float64, with the difference. Arguments as in attention(); dropout must be
+// off. Runs the call on one thread, and what is shown is kept beside it. Names of steps:
+// docs/exact-step-by-step.md. Throws Error: as attention(), and kInvalidArgument where the choice
+// is empty or holds more than most_numbers numbers, which says what to choose.
+Explanation explain_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                              const AttentionOptions& options = {}, const Execution& execution = {},
+                              const ExplainChoice& choice = {});
+
+// LSH attention: rotations, buckets, the order, chunks and whom they meet, scores and weights of
+// the chunks, the rounds, and how they are combined. Arguments as in lsh_attention(). Names of
+// steps: docs/lsh-step-by-step.md. Threads and errors: as explain_attention(); chunks are those of
+// options.chunk_len.
+Explanation explain_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                                  const LshOptions& options = {},
+                                  const AttentionOptions& attention = {},
+                                  const Execution& execution = {},
+                                  const ExplainChoice& choice = {});
+
 struct TextStyle {
   int columns = 80;      // at least 40
   bool colours = false;  // ANSI escape sequences

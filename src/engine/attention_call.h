@@ -16,6 +16,8 @@
 
 namespace longspan::engine {
 
+class Recorder;  // recorder.h
+
 // Score terms beyond scale and mask, over the whole call. Strides are those of the broadcast tensor
 // (0 where it has extent 1); a null pointer means that the term is absent.
 struct BiasSource {
@@ -52,6 +54,7 @@ struct AttentionCall {
   DropoutRule dropout;
   std::stop_token stop;
   Progress* progress = nullptr;
+  Recorder* recorder = nullptr;  // who wants to see what is computed; one thread works then
 
   bool has_terms() const noexcept {
     return softcap > 0 || bias.data != nullptr || alibi_slopes.data != nullptr;

@@ -128,8 +128,11 @@ void ForwardWorker<T>::run(const ForwardTask& task) {
   for (std::int64_t s = 0; s < call_.segments.count(); ++s) {
     // The first segment that holds a visible key needs no merge: merging with the identity changes
     // no bit.
-    if (!run_segment(task, call_.segments.at(s), empty ? total_ : part_)) continue;
+    const std::vector<State>& part = empty ? total_ : part_;
+    if (!run_segment(task, call_.segments.at(s), part)) continue;
+    record_rows(task, s, part, &Recorder::part);
     if (!empty) merge_into(task, total_, part_);
+    record_rows(task, s, total_, &Recorder::total);
     empty = false;
   }
   if (empty) {
@@ -264,6 +267,24 @@ void ForwardWorker<T>::run_block(const ForwardTask& task, std::int64_t panel, co
   b.state = state;
   fresh_[panel] = 0;
   call_.kernel->forward_block[width / call_.kernel->lanes - 1](b);
+  if (call_.recorder != nullptr) {
+    const std::int64_t segment = block.keys.begin / call_.segments.length;
+    record_tile(call_, {task.batch, rows.head, segment, consecutive(rows.range())},
+                consecutive(block.keys), b, width);
+  }
+}
+
+template <class T>
+void ForwardWorker<T>::record_rows(const ForwardTask& task, std::int64_t segment,
+                                   const std::vector<State>& states,
+                                   void (Recorder::*tell)(const RecordedRows&)) const {
+  if (call_.recorder == nullptr) return;
+  for (std::size_t p = 0; p < task.panels.size(); ++p) {
+    const PanelRows& rows = task.panels[p];
+    (call_.recorder->*tell)(
+        recorded_rows(call_, {task.batch, rows.head, segment, consecutive(rows.range())}, states[p],
+                      width_of(rows)));
+  }
 }
 
 template <class T>

@@ -11,6 +11,7 @@
 
 #include "engine/decode_segment.h"
 #include "engine/forward_call.h"
+#include "engine/recorder.h"
 #include "engine/tile_terms.h"
 
 namespace longspan::engine {
@@ -54,6 +55,8 @@ class ForwardWorker {
                   bool skip_hidden_values);
   void run_block(const ForwardTask& task, std::int64_t panel, const Block& block,
                  const State& state);
+  void record_rows(const ForwardTask& task, std::int64_t segment, const std::vector<State>& states,
+                   void (Recorder::*tell)(const RecordedRows&)) const;
   void merge_into(const ForwardTask& task, const std::vector<State>& into,
                   const std::vector<State>& part) const;
   void finish(const ForwardTask& task, const std::vector<State>& states) const;

@@ -71,7 +71,7 @@ struct GatheredForward : GatheredHead<T> {
   const T* bounds = nullptr;  // [seqlen_q]: no scale * query . key of the row is larger
   RunningRows<T> rows;
   OwnPair<T> own;
-  bool first_phase = false;  // nothing is known yet: rows are not read
+  std::int64_t phase = 0;  // of the call; in the first nothing is known yet: rows are not read
 };
 
 // The backward pass of such a head. Gradients are added to rows of T.

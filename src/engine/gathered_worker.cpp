@@ -77,7 +77,11 @@ void GatheredWorker<T>::run(const GatheredGroup& group) {
         meet(group, r, p, /*skip_hidden_values=*/true);
       }
     }
+    if (call_.recorder != nullptr) {
+      call_.recorder->part(recorded_rows(call_, place_of(panel), panel.state, panel.width));
+    }
     merge_rows(call_, *head_, panel.queries, panel.width, panel.state);
+    if (call_.recorder != nullptr) record_total(panel);
   }
   if (call_.progress != nullptr) call_.progress->done += used_panels_;
 }
@@ -175,6 +179,7 @@ void GatheredWorker<T>::meet(const GatheredGroup& group, std::size_t place,
   b.head_dim_v = call_.head_dim_v;
   b.scale = static_cast<T>(call_.scale);
   b.exponent_scale = call_.exponent_scale();
+  b.exact_reference = call_.recorder != nullptr;
   b.skip_hidden_values = skip_hidden_values;
   b.fresh = panel.fresh;
   b.bounded = head_->bounds != nullptr;
@@ -183,6 +188,30 @@ void GatheredWorker<T>::meet(const GatheredGroup& group, std::size_t place,
   b.state = panel.state;
   panel.fresh = false;
   call_.kernel->forward_block[panel.width / call_.kernel->lanes - 1](b);
+  if (call_.recorder != nullptr) {
+    record_tile(call_, place_of(panel), {keys.keys.begin(), keys.keys.end()}, b, panel.width);
+  }
+}
+
+template <class T>
+RecordedPlace GatheredWorker<T>::place_of(const Panel& panel) const {
+  return {head_->batch, head_->head, head_->phase, {panel.queries.begin(), panel.queries.end()}};
+}
+
+template <class T>
+void GatheredWorker<T>::record_total(const Panel& panel) const {
+  RecordedRows rows{place_of(panel), {}, {}, {}};
+  const RowSource numerator = as_source(head_->rows.numerator);
+  for (const std::int32_t query : panel.queries) {
+    rows.reference.push_back(recorded_reference(call_, head_->rows.reference[query]));
+    rows.sum.push_back(static_cast<double>(head_->rows.sum[query]));
+    for (std::int64_t d = 0; d < call_.head_dim_v; ++d) {
+      rows.numerator.push_back(
+          base::load_double(numerator.data, numerator.dtype,
+                            query * numerator.row_stride + d * numerator.dim_stride));
+    }
+  }
+  call_.recorder->total(rows);
 }
 
 template class GatheredWorker<float>;

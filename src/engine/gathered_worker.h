@@ -11,6 +11,7 @@
 
 #include "base/buffer.h"
 #include "engine/gathered_tiles.h"
+#include "engine/recorder.h"
 
 namespace longspan::engine {
 
@@ -47,6 +48,8 @@ class GatheredWorker {
   void load_queries(const GatheredGroup& group);
   void clear(Panel& panel) const;
   Run& load(const KeyRun& keys);
+  RecordedPlace place_of(const Panel& panel) const;
+  void record_total(const Panel& panel) const;
   void meet(const GatheredGroup& group, std::size_t place, std::int64_t panel_number,
             bool skip_hidden_values);
   // What is read soon, the n-th of `parts` parts: rows of results, and of the keys that come next.

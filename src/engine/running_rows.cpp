@@ -55,7 +55,7 @@ class RowMerger {
     merge_numbers(queries, width, part);
     call_.kernel->add_panel(indexed(head_.rows.numerator, queries), 0, count, call_.head_dim_v,
                             width, part.numerator, into_.weights + width,
-                            head_.first_phase ? nullptr : into_.weights);
+                            head_.phase == 0 ? nullptr : into_.weights);
     for (std::int64_t lane = 0; lane < count; ++lane) {
       head_.rows.reference[queries[lane]] = into_.reference[lane];
       head_.rows.sum[queries[lane]] = into_.sum[lane];
@@ -66,7 +66,7 @@ class RowMerger {
   void merge_numbers(std::span<const std::int32_t> queries, std::int64_t width,
                      const kernel::PanelState<T>& part) {
     for (std::int64_t lane = 0; lane < width; ++lane) {
-      const bool known = !head_.first_phase && lane < static_cast<std::int64_t>(queries.size());
+      const bool known = head_.phase > 0 && lane < static_cast<std::int64_t>(queries.size());
       into_.reference[lane] =
           known ? head_.rows.reference[queries[lane]] : -std::numeric_limits<T>::infinity();
       into_.sum[lane] = known ? head_.rows.sum[queries[lane]] : T{0};

@@ -20,6 +20,7 @@
 #include "engine/checked_call.h"
 #include "engine/forward_plan.h"
 #include "engine/forward_worker.h"
+#include "exact/recorded_attention.h"
 #include "kernels/decode_block.h"
 #include "kernels/registry.h"
 
@@ -70,14 +71,16 @@ template <class T>
 class ExactForward {
  public:
   ExactForward(const CheckedCall& checked, const AttentionOptions& options,
-               const Execution& execution, bool exact_reference)
+               const Execution& execution, bool exact_reference,
+               engine::Recorder* recorder = nullptr)
       : checked_(checked),
         kernel_(kernel::choose_kernel(execution.kernel)),
         mask_(bind_mask(checked, options)) {
     group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
     const bool decode = decodes(checked, group_, exact_reference);
-    // Decode widens narrow numbers where it reads them: its operands are numbers of T.
-    const DType operands = decode ? engine::kDTypeOf<T> : checked.query.dtype;
+    // Decode widens narrow numbers where it reads them, and a recorder reads numbers of T.
+    const bool wide = decode || recorder != nullptr;
+    const DType operands = wide ? engine::kDTypeOf<T> : checked.query.dtype;
     describe_call(checked, options, execution, kernel_.template table<T>(operands), mask_, call_);
     call_.segments = engine::choose_segments(checked.seqlen_k, execution.key_chunk);
     const engine::RowSource key = checked.key.source(0, 0);
@@ -87,6 +90,7 @@ class ExactForward {
                        engine::gains_by_packing(key, checked.head_dim) ||
                        engine::gains_by_packing(value, checked.head_dim_v);
     call_.exact_reference = exact_reference;
+    call_.recorder = recorder;
     engine::ForwardShape shape{checked.batch, checked.num_heads, checked.num_heads_kv,
                                checked.seqlen_q};
     if (decode) {
@@ -198,6 +202,22 @@ class ExactForward {
 };
 
 }  // namespace
+
+void record_attention(const ConstTensorView& query, const ConstTensorView& key,
+                      const ConstTensorView& value, const Partial& result,
+                      const AttentionOptions& options, Execution execution,
+                      engine::Recorder& recorder) {
+  execution.threads = 1;
+  const CheckedCall checked = check_call(query, key, value, options, execution);
+  ResultChecker checker("attention", checked);
+  Results results;
+  results.output = checker.output(result.output);
+  results.lse = checker.lse(result.lse);
+  engine::with_pass<ExactForward>(
+      query.dtype, [&](auto& forward) { forward.run(results); }, checked, options, execution,
+      /*exact_reference=*/true, &recorder);
+}
+
 }  // namespace exact
 
 void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value, Partial result,

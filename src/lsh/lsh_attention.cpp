@@ -18,6 +18,7 @@
 #include "engine/gathered_worker.h"
 #include "engine/running_rows.h"
 #include "lsh/lsh_call.h"
+#include "lsh/recorded_lsh_attention.h"
 
 namespace longspan {
 namespace lsh {
@@ -36,9 +37,10 @@ template <class T>
 class LshForward {
  public:
   LshForward(const LshInputs& inputs, const LshOptions& options, const AttentionOptions& attention,
-             const Execution& execution, const Results& results)
-      : lsh_(inputs, options, attention, execution, inputs.checked.query.dtype,
-             /*panels_by_depth=*/false),
+             const Execution& execution, const Results& results, engine::Recorder* recorder)
+      : lsh_(inputs, options, attention, execution,
+             recorder == nullptr ? inputs.checked.query.dtype : engine::kDTypeOf<T>,
+             /*panels_by_depth=*/false, recorder),
         checked_(inputs.checked),
         results_(results),
         numerator_(results.output.target(0, 0), checked_.seqlen_q, checked_.head_dim_v) {
@@ -158,7 +160,7 @@ class LshForward {
 
   void attend(const List& list, std::int64_t phase, mask::Range places, Worker& worker) {
     engine::GatheredForward<T> head = describe(list, phase);
-    head.first_phase = phase == 0;
+    head.phase = phase;
     worker.engine.begin(head);
     lsh_.emit(list, phase, places, worker.groups,
               [&](const engine::GatheredGroup& group) { worker.engine.run(group); });
@@ -183,14 +185,15 @@ class LshForward {
     engine::GatheredForward<T> head;
     lsh_.describe(list, phase, head);
     const std::int64_t row = lsh_.row_of(list, 0);
-    head.bounds = bounds_ + row;
+    // A recorded panel looks for its true maxima.
+    if (lsh_.engine_call().recorder == nullptr) head.bounds = bounds_ + row;
     head.rows.reference = reference_ + row;
     head.rows.sum = sum_ + row;
     head.rows.output = results_.output.target(list.b, list.h);
     head.rows.lse = results_.lse.target(list.b, list.h);
     head.rows.numerator = numerator_.rows(list.place, head.rows.output);
     head.own = lsh_.own_pair();
-    if (lsh_.shared()) head.own.scores = head.bounds;
+    if (lsh_.shared()) head.own.scores = bounds_ + row;
     return head;
   }
 
@@ -207,16 +210,14 @@ class LshForward {
   T* sum_ = nullptr;
 };
 
-}  // namespace
-}  // namespace lsh
-
-void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
-                   Partial result, const LshOptions& options, const AttentionOptions& attention,
-                   const Execution& execution) {
-  const lsh::CheckedCall checked =
-      lsh::check_lsh_call(lsh::kFunction, query, key, value, options, attention, execution);
-  engine::ResultChecker checker(lsh::kFunction, checked);
-  lsh::Results results;
+void run_forward(const ConstTensorView& query, const ConstTensorView& key,
+                 const ConstTensorView& value, const Partial& result, const LshOptions& options,
+                 const AttentionOptions& attention, const Execution& execution,
+                 engine::Recorder* recorder) {
+  const CheckedCall checked =
+      check_lsh_call(kFunction, query, key, value, options, attention, execution);
+  engine::ResultChecker checker(kFunction, checked);
+  Results results;
   results.output = checker.output(result.output);
   results.lse = checker.lse(result.lse);
   const auto run = [](auto& forward) {
@@ -225,7 +226,25 @@ void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView v
     log.write([&] { return forward.log_line(); });
   };
   engine::with_pass<lsh::LshForward>(query.dtype, run, lsh::LshInputs{query, key, checked}, options,
-                                     attention, execution, results);
+                                     attention, execution, results, recorder);
+}
+
+}  // namespace
+
+void record_lsh_attention(const ConstTensorView& query, const ConstTensorView& key,
+                          const ConstTensorView& value, const Partial& result,
+                          const LshOptions& options, const AttentionOptions& attention,
+                          Execution execution, engine::Recorder& recorder) {
+  execution.threads = 1;
+  run_forward(query, key, value, result, options, attention, execution, &recorder);
+}
+
+}  // namespace lsh
+
+void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
+                   Partial result, const LshOptions& options, const AttentionOptions& attention,
+                   const Execution& execution) {
+  lsh::run_forward(query, key, value, result, options, attention, execution, nullptr);
 }
 
 LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
@@ -238,7 +257,8 @@ LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTens
       engine::planned_tensor(checked.query.dtype, checked.num_heads, checked.head_dim_v);
   return engine::with_pass<lsh::LshForward>(
       query.dtype, [](auto& forward) { return forward.describe(); },
-      lsh::LshInputs{query, key, checked}, options, attention, execution, results);
+      lsh::LshInputs{query, key, checked}, options, attention, execution, results,
+      static_cast<engine::Recorder*>(nullptr));
 }
 
 }  // namespace longspan

@@ -66,7 +66,7 @@ CheckedCall check_lsh_call(const char* function, const ConstTensorView& query,
 template <class T>
 LshCall<T>::LshCall(const LshInputs& inputs, const LshOptions& options,
                     const AttentionOptions& attention, const Execution& execution, DType operands,
-                    bool panels_by_depth)
+                    bool panels_by_depth, engine::Recorder* recorder)
     : inputs_(inputs),
       options_(options),
       attention_(attention),
@@ -80,6 +80,7 @@ LshCall<T>::LshCall(const LshInputs& inputs, const LshOptions& options,
   bind_masks();
   engine::describe_call(inputs.checked, attention, execution, kernel_.template table<T>(operands),
                         mask_, call_);
+  call_.recorder = recorder;
   if (shared()) call_.scale = score_scale(options.key_norm, inputs.checked.head_dim);
   const CheckedCall& call = inputs.checked;
   query_copy_ = {call.query.source(0, 0), call.seqlen_q, call.head_dim};

@@ -56,7 +56,8 @@ class LshCall {
   // `operands`: what the kernel is chosen for. `panels_by_depth`: products sum over the queries of
   // panels. The arguments must outlive the call.
   LshCall(const LshInputs& inputs, const LshOptions& options, const AttentionOptions& attention,
-          const Execution& execution, DType operands, bool panels_by_depth);
+          const Execution& execution, DType operands, bool panels_by_depth,
+          engine::Recorder* recorder = nullptr);
   LshCall(const LshCall&) = delete;
   LshCall& operator=(const LshCall&) = delete;
 

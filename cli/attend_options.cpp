@@ -31,14 +31,6 @@ void add_input_options(CLI::App& app, OptionAdder& add, AttendOptions& options) 
            });
   add.text("--output-dtype", "f32", "float32 output, whatever the inputs are (as query)", "f32",
            [&](const std::string& value) { return options.output_f32 = value == "f32"; });
-  for (const char* name : kRoleNames) {
-    std::string option = fmt::format("--{}-name", name);
-    std::replace(option.begin(), option.end(), '_', '-');
-    app.add_option(option, options.renamed[name],
-                   fmt::format("what this tensor is called in INPUT ({})", name))
-        ->type_name("NAME")
-        ->group("Names of tensors");
-  }
 }
 
 void add_score_options(OptionAdder& add, AttendOptions& options) {
@@ -104,6 +96,17 @@ void add_execution_options(OptionAdder& add, AttendOptions& options) {
   add.flag("--force", options.force, "overwrite OUTPUT");
 }
 
+void add_name_options(CLI::App& app, OptionAdder& add, AttendOptions& options) {
+  add.group("Names of tensors");
+  for (const char* name : kRoleNames) {
+    std::string option = fmt::format("--{}-name", name);
+    std::replace(option.begin(), option.end(), '_', '-');
+    app.add_option(option, options.renamed[name],
+                   fmt::format("what this tensor is called in INPUT ({})", name))
+        ->type_name("NAME");
+  }
+}
+
 void check_backward_options(const AttendOptions& options, bool npy_input) {
   if (npy_input) {
     throw Failure(kUsage,
@@ -126,6 +129,7 @@ void add_attend_options(CLI::App& app, AttendOptions& options) {
   add_score_options(add, options);
   add_lsh_options(add, options);
   add_execution_options(add, options);
+  add_name_options(app, add, options);
 }
 
 void check_attend_options(const AttendOptions& options) {

@@ -92,6 +92,10 @@ peers: deps  ## longspan and its peers in turn: PyTorch, ONNX Runtime, ggml, Ref
 	  $(PEERS)/pip install -q "$$package" || echo "peers: $$package could not be installed"; done
 	@$(PEERS)/python bench/peers/run.py --shim build/release/bench/peers/liblongspan_shim.so $(PEERS_ARGS)
 
+.PHONY: reference
+reference: build  ## docs/reference-*.md from the help of the program and the docstrings of the package
+	@tools/make_reference.py build/release
+
 .PHONY: lint
 lint: deps  ## clang-format, floors, clang-tidy (4 minutes on 2 cores)
 	@tools/install_deps.sh $(LINT_PACKAGES)

@@ -29,19 +29,12 @@ void add_input_options(CLI::App& app, OptionAdder& add, AttendOptions& options) 
              options.bhsd = value == "bhsd";
              return value == "bshd" || value == "bhsd";
            });
-  add.text("--output-dtype", "f32", "float32 output, whatever the inputs are", "f32",
+  add.text("--output-dtype", "f32", "float32 output, whatever the inputs are (as query)", "f32",
            [&](const std::string& value) { return options.output_f32 = value == "f32"; });
-  for (const char* name : kRoleNames) {
-    std::string option = fmt::format("--{}-name", name);
-    std::replace(option.begin(), option.end(), '_', '-');
-    app.add_option(option, options.renamed[name],
-                   fmt::format("name of the tensor '{}' in INPUT", name))
-        ->type_name("NAME")
-        ->group("Names of tensors");
-  }
 }
 
 void add_score_options(OptionAdder& add, AttendOptions& options) {
+  add.group("Method, mask and scores");
   add.text("--method", "exact|lsh", "exact attention, or the Reformer's by hashing (exact)",
            "exact or lsh", [&](const std::string& value) {
              options.lsh = value == "lsh";
@@ -49,12 +42,13 @@ void add_score_options(OptionAdder& add, AttendOptions& options) {
            });
   add.flag("--causal", options.causal, "key j is seen by query i when j <= i + query offset");
   add.text("--window", "L,R",
-           "i + offset - L <= j <= i + offset + R; -1: unbounded (use --window=-1,R)",
+           "key j is seen when i + offset - L <= j <= i + offset + R; -1: unbounded (-1,-1)",
            "two integers L,R of at least -1", [&](const std::string& value) {
              options.window = parse_pair(value, ',');
              return options.window && options.window->first >= -1 && options.window->second >= -1;
            });
-  add.text("--query-offset", "N|end", "key position of query 0; end: seqlen_k - seqlen_q",
+  add.text("--query-offset", "N|end",
+           "key position of query 0; end: seqlen_k - seqlen_q (0 where the lengths are equal)",
            "an integer or 'end'", [&](const std::string& value) {
              options.offset_end = value == "end";
              options.offset = parse_integer(value);
@@ -62,8 +56,8 @@ void add_score_options(OptionAdder& add, AttendOptions& options) {
            });
   add.real("--scale", options.scale, -HUGE_VAL, "factor of query . key (1 / sqrt(head_dim))");
   add.real("--softcap", options.softcap, 0,
-           "scores become softcap * tanh(score / softcap); 0: off");
-  add.text("--keys", "A:B", "only the keys A <= j < B: a part for merge",
+           "scores become softcap * tanh(score / softcap) (0: off)");
+  add.text("--keys", "A:B", "only the keys A <= j < B: a part for merge (all)",
            "two integers A:B with 0 <= A <= B", [&](const std::string& value) {
              options.keys = parse_pair(value, ':');
              return options.keys && options.keys->first >= 0 &&
@@ -82,12 +76,14 @@ void add_score_options(OptionAdder& add, AttendOptions& options) {
 }
 
 void add_execution_options(OptionAdder& add, AttendOptions& options) {
+  add.group("How it runs");
   add.integer("--query-chunk", options.query_chunk, 1, kNoLimit,
               "queries handled together (chosen)");
   add.integer("--key-chunk", options.key_chunk, 1, kNoLimit,
               "keys summarised before a merge (chosen)");
   add.integer("--threads", options.threads, 1, 4096, "threads (all that the process may use)");
-  add.text("--memory-limit", "SIZE", "memory above inputs and outputs, such as 64MiB",
+  add.text("--memory-limit", "SIZE",
+           "memory above inputs and outputs, such as 64MiB (what is free)",
            "a size such as 64MiB, 1GiB, 500MB", [&](const std::string& value) {
              const auto size = parse_size(value);
              options.memory_limit = size.value_or(0);
@@ -98,6 +94,17 @@ void add_execution_options(OptionAdder& add, AttendOptions& options) {
   add.flag("--json", options.json, "a JSON record on standard output");
   add.flag("--quiet", options.quiet, "no progress and no predicted memory on standard error");
   add.flag("--force", options.force, "overwrite OUTPUT");
+}
+
+void add_name_options(CLI::App& app, OptionAdder& add, AttendOptions& options) {
+  add.group("Names of tensors");
+  for (const char* name : kRoleNames) {
+    std::string option = fmt::format("--{}-name", name);
+    std::replace(option.begin(), option.end(), '_', '-');
+    app.add_option(option, options.renamed[name],
+                   fmt::format("what this tensor is called in INPUT ({})", name))
+        ->type_name("NAME");
+  }
 }
 
 void check_backward_options(const AttendOptions& options, bool npy_input) {
@@ -122,6 +129,7 @@ void add_attend_options(CLI::App& app, AttendOptions& options) {
   add_score_options(add, options);
   add_lsh_options(add, options);
   add_execution_options(add, options);
+  add_name_options(app, add, options);
 }
 
 void check_attend_options(const AttendOptions& options) {

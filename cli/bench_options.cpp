@@ -63,7 +63,7 @@ void add_bench_options(CLI::App& app, BenchOptions& options) {
                            fmt::format("bench: --causal: expected 0, 1 or 0,1, found '{}'", value));
            }
          },
-         "causal attention; --causal=0,1: without and with")
+         "causal attention; --causal=0,1: without and with (0)")
       ->type_name("")
       ->expected(0, 1);
   app.add_option_function<std::vector<std::string>>(
@@ -75,7 +75,7 @@ void add_bench_options(CLI::App& app, BenchOptions& options) {
                fmt::format("bench: --window: expected L,R of at least -1 or none, found '{}'",
                            fmt::join(words, "', '")));
          },
-         "sliding window, or none; may be repeated")
+         "sliding window, or none; may be repeated (none)")
       ->type_name("L,R")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -89,7 +89,8 @@ void add_bench_options(CLI::App& app, BenchOptions& options) {
              }
              return true;
            });
-  add.text("--kernel", "LIST", "names from 'longspan doctor'; all: every one that can run",
+  add.text("--kernel", "LIST",
+           "names from 'longspan doctor'; all: every one that can run (the best)",
            "a list of kernels that can run here", [&options](const std::string& value) {
              options.kernels.clear();
              std::vector<std::string> usable;

@@ -268,14 +268,15 @@ Runner add_compare(CLI::App& program) {
   app->add_option("A", options->a, "a .safetensors or .npy file")->type_name("FILE");
   app->add_option("B", options->b, "the reference")->type_name("FILE");
   app->add_option("--tensor", options->tensors,
-                  "compare this tensor (may be repeated); NAME=NAME when B calls it otherwise")
+                  "compare this tensor; NAME=NAME when B calls it otherwise; may be repeated (all)")
       ->type_name("NAME[=NAME]")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   OptionAdder add(*app);
   add.real("--rtol", options->rtol, 0, "relative to |b| (1e-5)");
   add.real("--atol", options->atol, 0, "absolute (1e-6)");
-  add.real("--rel-l2", options->rel_l2, 0, "instead: relative L2 of the whole tensor");
+  add.real("--rel-l2", options->rel_l2, 0,
+           "relative L2 of the whole tensor, instead of both (off)");
   add.flag("--json", options->json, "a JSON record on standard output");
   app->footer(kExamples);
   return [options] { return run_compare(*options); };

@@ -109,35 +109,35 @@ std::optional<std::array<std::int64_t, 2>> parse_sides(const std::string& text) 
 
 void add_lsh_options(OptionAdder& add, AttendOptions& options) {
   static constexpr const char* kFactors = "even integers of at least 2, such as 64 or 8,16";
+  add.group("Hashing, with --method lsh");
   LshAdder lsh(add, options);
-  lsh.integer("--num-hashes", "lsh: rounds (4)", 1, &LshOptions::num_hashes);
-  lsh.option("--num-buckets", "N[,N...]", "lsh: buckets, or their factors (chosen by the length)",
+  lsh.integer("--num-hashes", "rounds (4)", 1, &LshOptions::num_hashes);
+  lsh.option("--num-buckets", "N[,N...]", "buckets, or their factors (chosen by the length)",
              kFactors, parse_factors,
              [](LshOptions& into, const auto& factors) { into.num_buckets = factors; });
-  lsh.integer("--chunk-len", "lsh: positions of a chunk (64)", 1, &LshOptions::chunk_len);
-  lsh.integer("--chunks-before", "lsh: chunks attended before the own one (1)", 0,
+  lsh.integer("--chunk-len", "positions of a chunk (64)", 1, &LshOptions::chunk_len);
+  lsh.integer("--chunks-before", "chunks attended before the own one (1)", 0,
               &LshOptions::chunks_before);
-  lsh.integer("--chunks-after", "lsh: and after it (0)", 0, &LshOptions::chunks_after);
-  lsh.choice("--dedup", "lsh: how a pair found several times counts (exact: once)", kDedupNames,
+  lsh.integer("--chunks-after", "chunks attended after it (0)", 0, &LshOptions::chunks_after);
+  lsh.choice("--dedup", "how a pair found several times counts (exact: once)", kDedupNames,
              &LshOptions::dedup);
-  lsh.choice("--wrap", "lsh: what is beyond the edge of a round (none)", kWrapNames,
-             &LshOptions::wrap);
-  lsh.choice("--key-norm", "lsh: how query_key becomes keys (rms)", kKeyNormNames,
+  lsh.choice("--wrap", "what is beyond the edge of a round (none)", kWrapNames, &LshOptions::wrap);
+  lsh.choice("--key-norm", "how query_key becomes keys (rms)", kKeyNormNames,
              &LshOptions::key_norm);
-  add.text("--preset", all_names(kLshPresetNames), "lsh: the choices of that implementation",
+  add.text("--preset", all_names(kLshPresetNames), "the choices of that implementation (none)",
            all_names(kLshPresetNames), [&](const std::string& text) {
              const auto found = find_choice(kLshPresetNames, text);
              if (found == kLshPresetNames.end()) return false;
              options.lsh_preset = found->value;
              return true;
            });
-  add.flag("--whole-buckets", options.whole_buckets, "lsh: attend to whole buckets, not chunks");
-  lsh.option("--local-window", "L,R", "lsh: keys this near are attended exactly, too",
+  add.flag("--whole-buckets", options.whole_buckets, "attend to whole buckets, not chunks");
+  lsh.option("--local-window", "L,R", "keys this near are attended exactly, too (none)",
              "two integers L,R of at least -1", parse_sides,
              [](LshOptions& into, const auto& sides) { into.local_window = sides; });
   add.flag("--diagnose", options.diagnose,
-           "lsh: what was found of exact attention, on sampled rows; bucket sizes");
-  add.flag("--save-buckets", options.save_buckets, "lsh: the buckets into OUTPUT");
+           "what was found of exact attention, on sampled rows; bucket sizes");
+  add.flag("--save-buckets", options.save_buckets, "the buckets into OUTPUT");
 }
 
 void check_lsh_options(const AttendOptions& options) {

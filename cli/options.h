@@ -38,6 +38,10 @@ class OptionAdder {
  public:
   explicit OptionAdder(CLI::App& app) : app_(app) {}
 
+  // The heading of the help under which the options that follow stand. Help that ends with
+  // parentheses says the default there: docs/reference-command-line.md has a column for it.
+  void group(const std::string& name) { app_.option_defaults()->group(name); }
+
   // `parse` returns false when the text is not what `expected` says.
   CLI::Option* text(const std::string& name, const std::string& type, const std::string& help,
                     const std::string& expected, std::function<bool(const std::string&)> parse);

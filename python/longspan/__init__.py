@@ -12,7 +12,7 @@ batch, rank 2 batch and heads. Inputs are read where they lie, whatever their st
 
 Errors are exceptions of Python: TypeError for what longspan cannot compute with (a dtype, a device, a keyword),
 ValueError for shapes and numbers that do not fit, MemoryError, and KeyboardInterrupt within a moment of Ctrl-C.
-Calls run without the GIL. In a forked child they run on one thread.
+Calls run without the GIL. In a forked child they run on one thread. `longspan.__version__` is the version, a string.
 """
 
 try:

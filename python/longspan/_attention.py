@@ -40,16 +40,18 @@ def attention(query: Array, key: Array, value: Array, *, mask: MaskLike = None, 
     bias
         Floating, broadcastable to [batch, num_heads, seqlen_q, seqlen_k] in either layout; -inf excludes.
     scale
-        Default 1 / sqrt(head_dim).
+        The factor of query . key; None: 1 / sqrt(head_dim).
+    softcap
+        The bound of scores before bias and slopes; 0: none.
     alibi_slopes
-        [num_heads] or [batch, num_heads].
+        [num_heads] or [batch, num_heads]: what a score loses for each position between query and key.
     sinks
         [num_heads]: the logit of a key of value 0 that every row sees. It is part of lse.
     dropout_p, seed
         The probability of dropping a weight, and what decides which (Philox of seed, batch, head, query, key).
     query_offset
         The key position of query 0, for what compares positions: a number, "end" (the last query sits at the last key)
-        or an array [batch]. Needed when seqlen_q != seqlen_k.
+        or an array [batch]. None: 0 where the lengths are equal; where they are not, it is needed.
     query_chunk, key_chunk
         How many queries and keys are handled together; chosen when None. They change the result by rounding only.
     layout
@@ -75,8 +77,16 @@ def attention_backward(doutput: Array, query: Array, key: Array, value: Array, o
                        layout: Layout = "bshd") -> Gradients:
     """The gradients of sum(output * doutput) + sum(lse * dlse).
 
-    output and lse are what attention() gave for the same inputs and options. doutput is of the output's shape and dtype;
-    dlse of that of lse, None is 0. Weights are computed again from lse: memory stays linear in the lengths.
+    Weights are computed again from lse: memory stays linear in the lengths.
+
+    doutput
+        [batch, seqlen_q, num_heads, head_dim_v], of the output's dtype.
+    query, key, value
+        As attention() had them; so are all options that are not named here.
+    output, lse
+        What attention() gave for them.
+    dlse
+        [batch, num_heads, seqlen_q], of the dtype of lse; None: 0.
 
     Returns Gradients: query, key and value of the shapes and dtype of the inputs; bias and sinks, where they were given,
     of their shapes in float32 (float64 for float64 inputs). Excluded pairs add nothing.
@@ -89,8 +99,12 @@ def attention_backward(doutput: Array, query: Array, key: Array, value: Array, o
 def merge(parts: Iterable[tuple[Array, Array]], *, layout: Layout = "bshd") -> tuple[Array, Array]:
     """Merges partial results (output, lse) over disjoint keys into that of all of them.
 
-    parts: any number, at least one, of pairs of one shape, as attention(..., return_lse=True) gives them. A part whose lse
-    is -inf changes no bit and its output is not read. Order does not matter beyond rounding; sums are taken in float64.
+    parts
+        At least one pair; all are of one shape, [batch, seqlen_q, num_heads, head_dim_v] and [batch, num_heads, seqlen_q],
+        as attention(..., return_lse=True) gives them. A part whose lse is -inf changes no bit and its output is not read.
+        Order does not matter beyond rounding; sums are taken in float64.
+    layout
+        As in attention(), of the outputs.
 
     Returns (output, lse), new arrays of the dtypes of the first part.
     """

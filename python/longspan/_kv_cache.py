@@ -14,8 +14,15 @@ from ._types import Array, Layout, MaskLike, QueryOffset
 class KVCache:
     """Keys and values of the tokens so far, for decoding: append a step, attend to all of it.
 
-    Memory doubles when it runs out; capacity (tokens) is a hint. Calls that fail leave the cache as it was. Several
-    threads may use one cache: appending waits for those who attend.
+    Memory doubles when it runs out. Calls that fail leave the cache as it was. Several threads may use one cache:
+    appending waits for those who attend.
+
+    num_heads_kv, head_dim, head_dim_v, batch
+        The sizes of key, [batch, tokens, num_heads_kv, head_dim], and value, [batch, tokens, num_heads_kv, head_dim_v].
+    dtype
+        Of both: "float32", "float64", "float16", "bfloat16", or such a dtype of NumPy.
+    capacity
+        Tokens to have memory for from the start: a hint.
 
         cache = longspan.KVCache(num_heads_kv=2, head_dim=64, head_dim_v=64, dtype="float32")
         cache.append(key, value)          # [batch, n, num_heads_kv, head_dim]
@@ -27,7 +34,11 @@ class KVCache:
         self._cache = _core.KVCache(num_heads_kv, head_dim, head_dim_v, name, batch, capacity)
 
     def append(self, key: Array, value: Array, *, layout: Layout = "bshd") -> None:
-        """key: [batch, n, num_heads_kv, head_dim], value: [batch, n, num_heads_kv, head_dim_v], of the cache's dtype."""
+        """Adds n tokens.
+
+        key, value
+            [batch, n, num_heads_kv, head_dim], [batch, n, num_heads_kv, head_dim_v], of the cache's dtype.
+        """
         self._cache.append(key, value, _core.Options(layout=layout))
 
     def attend(self, query: Array, *, mask: MaskLike = None, bias: Array | None = None, scale: float | None = None,
@@ -37,7 +48,10 @@ class KVCache:
                out: Array | None = None) -> Array | tuple[Array, Array]:
         """attention() of query with all keys; the last query sits at the last key unless query_offset says otherwise.
 
-        Several queries see each other's keys unless mask=causal().
+        Several queries see each other's keys unless mask=causal(). Options and results are those of attention().
+
+        query
+            [batch, n, num_heads, head_dim], of the cache's dtype; num_heads is a multiple of num_heads_kv.
         """
         options = _core.Options(as_parts(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
                                 query_chunk, key_chunk, layout)
@@ -48,12 +62,16 @@ class KVCache:
         self._cache.truncate(n)
 
     def reorder(self, indices) -> None:
-        """Batch entry b becomes what entry indices[b] was (beam search); the batch becomes len(indices)."""
+        """Batch entry b becomes what entry indices[b] was (beam search); the batch becomes len(indices).
+
+        indices
+            Whole numbers, 0 ... batch - 1, in any order; an entry may be named again.
+        """
         self._cache.reorder([operator.index(n) for n in indices])
 
     @property
     def length(self) -> int:
-        """Tokens."""
+        """Tokens in the cache."""
         return self._cache.length
 
     @property
@@ -63,11 +81,12 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held for keys and values."""
+        """Bytes held for keys and values."""
         return self._cache.nbytes
 
     @property
     def dtype(self) -> str:
+        """The name of the dtype of keys and values."""
         return self._cache.dtype
 
     def __len__(self):

@@ -105,8 +105,17 @@ def lsh_attention_backward(doutput: Array, query: Array, key: Array | None, valu
                            local_window: tuple[int, int] | None = None, layout: Layout = "bshd") -> Gradients:
     """The gradients of sum(output * doutput) + sum(lse * dlse), with output and lse of lsh_attention().
 
-    Buckets are constants: found again from the seed when they are not given. With key=None, Gradients.query is the
-    whole gradient of the shared tensor and Gradients.key is None.
+    Buckets are constants: found again from the seed when they are not given.
+
+    doutput, dlse
+        As in attention_backward().
+    query, key, value
+        As lsh_attention() had them; so are all options that are not named here.
+    output, lse, buckets
+        What lsh_attention() gave for them.
+
+    Returns Gradients, whose bias is None. With key=None, its query is the whole gradient of the shared tensor and its key
+    is None.
     """
     lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
                        rotations, buckets, preset, whole_buckets, local_window)
@@ -117,27 +126,35 @@ def lsh_attention_backward(doutput: Array, query: Array, key: Array | None, valu
 
 def diagnose_lsh(query: Array, key: Array | None, value: Array, *, samples: int = 256, num_hashes: int = 4,
                  num_buckets: int | Sequence[int] | None = None, chunk_len: int = 64, chunks_before: int = 1,
-                 chunks_after: int = 0, dedup: Literal["exact", "log-count", "none"] | None = None,
-                 wrap: Literal["none", "round", "all"] | None = None, key_norm: Literal["rms", "l2"] | None = None,
+                 chunks_after: int = 0, dedup: Dedup = None, wrap: Wrap = None, key_norm: KeyNorm = None,
                  mask: MaskLike = None, seed: int = 0, rotations: Array | None = None,
                  buckets: Array | tuple[Array, Array] | None = None,
-                 preset: Literal["hf-reformer", "lucidrains", "lab"] | None = None, softcap: float = 0.0,
+                 preset: Preset = None, softcap: float = 0.0,
                  alibi_slopes: Array | None = None, sinks: Array | None = None, scale: float | None = None,
                  query_offset: QueryOffset = None, whole_buckets: bool = False,
                  local_window: tuple[int, int] | None = None, layout: Layout = "bshd") -> dict:
     """How much of exact attention the call lsh_attention(query, key, value, ...) finds, on sampled rows.
 
-    Runs that call and compares `samples` of its rows (batch entry, head, query), drawn from the seed, with all keys in
-    float64. Options are those of lsh_attention().
+    Runs that call and compares some of its rows with all keys in float64. Options are those of lsh_attention().
+
+    samples
+        So many rows (batch entry, head, query) are drawn from the seed.
 
     Returns a dict, as `longspan attend --diagnose --json` prints it:
-    rows: the sampled rows that see a key;
-    recalled_mass, recalled_pairs: the mean share of a row's exact weights, and of its keys, that was found;
-    output_error: relative L2 against exact attention;
-    cut_pairs: of the pairs in one bucket, the share that the edge of a chunk parts;
-    finds_per_pair: how often a pair that was found stands in windows;
-    bucket_sizes: a list by round of smallest, mean, largest, empty, and over_chunk, the share of keys in buckets larger
-    than a chunk.
+
+    rows
+        The sampled rows that see a key.
+    recalled_mass, recalled_pairs
+        The mean share of a row's exact weights, and of its keys, that was found.
+    output_error
+        Relative L2 against exact attention.
+    cut_pairs
+        Of the pairs in one bucket, the share that the edge of a chunk parts.
+    finds_per_pair
+        How often a pair that was found stands in windows.
+    bucket_sizes
+        A list by round of smallest, mean, largest, empty, and over_chunk, the share of keys in buckets larger than a chunk.
+
     All from recalled_mass to finds_per_pair are {"value", "low", "high"}, a 95 % interval; NaN where nothing is there.
     """
     lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,

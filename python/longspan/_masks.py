@@ -95,7 +95,8 @@ def as_parts(mask: MaskLike):
 def causal(query_offset: QueryOffset = None) -> Mask:
     """Key j is seen by query i when j <= i + query_offset.
 
-    query_offset: as in attention(), whose own is overridden by this one; so for window() and prefix().
+    query_offset
+        As in attention(), whose own is overridden by this one; so for window() and prefix().
     """
     return _term("causal", offset=query_offset)
 
@@ -109,15 +110,21 @@ def window(left: int, right: int, query_offset: QueryOffset = None) -> Mask:
 
 
 def key_lengths(lengths: Array | Sequence[int]) -> Mask:
-    """Keys at and past lengths[batch] are padding. lengths: whole numbers [batch], 0 ... seqlen_k."""
+    """Keys at and past lengths[batch] are padding.
+
+    lengths
+        [batch], whole numbers in 0 ... seqlen_k.
+    """
     return _term("key_lengths", arrays=(_whole_numbers(lengths),))
 
 
 def documents(cu_seqlens_q: Array | Sequence[int], cu_seqlens_k: Array | Sequence[int] | None = None) -> Mask:
     """Packed documents in batch 1: query and key must be of the same one.
 
-    cu_seqlens_q: whole numbers [documents + 1] where each begins, starting at 0; cu_seqlens_k likewise, None: the same.
     With causal() and the like, positions count from the start of each document.
+
+    cu_seqlens_q, cu_seqlens_k
+        [documents + 1], whole numbers: where each begins, starting at 0, and the end of the last. cu_seqlens_k=None: the same.
     """
     starts = _whole_numbers(cu_seqlens_q)
     return _term("documents", arrays=(starts, starts if cu_seqlens_k is None else _whole_numbers(cu_seqlens_k)))

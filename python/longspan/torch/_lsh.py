@@ -101,7 +101,7 @@ def lsh_attention(query: torch.Tensor, key: torch.Tensor | None, value: torch.Te
                   preset: Preset = None, softcap: float = 0.0, alibi_slopes: torch.Tensor | None = None,
                   sinks: torch.Tensor | None = None, scale: float | None = None, query_offset: QueryOffset = None,
                   whole_buckets: bool = False, local_window: tuple[int, int] | None = None, layout: Layout = "bshd",
-                  return_lse: bool = False, return_buckets: bool = False):
+                  return_lse: bool = False, return_buckets: bool = False) -> torch.Tensor | tuple:
     """longspan.lsh_attention() of tensors, with gradients of query, key, value, sinks and of lse.
 
     Buckets are constants: no gradient goes through the hashing, nor to rotations.

@@ -203,6 +203,10 @@ def plan(model, seqlen: int, batch: int = 1, training: bool = False) -> Plan:
 
     model
         A PreTrainedModel, or a config: then its model is built without weights, and counted.
+    seqlen, batch
+        Tokens of an entry, and entries.
+    training
+        Count gradients, the optimizer and what the backward pass keeps, too.
 
     Returns a dict of bytes that prints as a table. With b = batch, n = seqlen, L layers, H heads of dim D (D_v for
     values, H_kv heads of keys and values), hidden size d, feed forward size f, vocabulary V and item size s of weights:

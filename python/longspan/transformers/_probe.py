@@ -25,8 +25,10 @@ def probe(**wanted):
             model(**inputs)
         layer, (keys, weights) = seen[0]       # [batch, num_heads, seqlen_q, 8]
 
-    wanted: rows=[...], top_k=... or column_sums=True. This is instead of output_attentions=True, whose weights take
-    seqlen_q x seqlen_k numbers a head.
+    This is instead of output_attentions=True, whose weights take seqlen_q x seqlen_k numbers a head.
+
+    wanted
+        rows=[...], top_k=... or column_sums=True.
     """
     mine = _Probe(wanted)
     _probes.append(mine)

@@ -73,6 +73,9 @@ def register(name: str = "longspan") -> None:
     (seeded by torch's generator), softcap (Gemma 2), sinks (GPT-OSS), position_bias with its gradient (T5), sliding
     windows, padding at either side, packed sequences, static caches, user's own masks of 4 axes. A keyword that could
     change the result and is not known is a ValueError; output_attentions=True, too (see probe()).
+
+    name
+        What attn_implementation= says then.
     """
     def forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, softcap=None, **keywords):
         call = _Call(name, module, query, key, attention_mask, keywords)
@@ -93,6 +96,11 @@ def register_lsh(name: str = "longspan-lsh", **options) -> None:
 
     For causal models whose query and key are separate. A call of one query, a step of generate(), attends to all keys:
     hashing them would cost more. Dropout and position_bias are a ValueError.
+
+    name
+        What attn_implementation= says then.
+    options
+        num_hashes, chunk_len and whatever else of longspan.lsh_attention() says how to hash.
     """
     def forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, softcap=None, **keywords):
         call = _Call(name, module, query, key, attention_mask, keywords)

@@ -62,14 +62,14 @@ bool lengths_differ(const AttendInputs& inputs, const AttendCall& call) {
   return query_starts.size() == key_starts.size() && query_starts != key_starts;
 }
 
-void check_ranks(const AttendCall& call) {
+void check_ranks(const AttendOptions& options, const AttendCall& call) {
   const bool same = call.query.rank == call.key.rank && call.query.rank == call.value.rank;
   if (same && call.query.rank >= 2) return;
   throw Failure(
       kBadInput,
-      fmt::format(
-          "attend: query, key, value: expected one rank of 2, 3 or 4, found shapes {}, {}, {}",
-          shape_string(call.query), shape_string(call.key), shape_string(call.value)));
+      fmt::format("{}: query, key, value: expected one rank of 2, 3 or 4, found shapes {}, {}, {}",
+                  options.command, shape_string(call.query), shape_string(call.key),
+                  shape_string(call.value)));
 }
 
 void read_sizes(AttendCall& call) {
@@ -91,8 +91,8 @@ void check_offset(const AttendOptions& options, const AttendInputs& inputs,
   const bool said = options.offset || options.offset_end;
   if (said && inputs.has(Role::kQueryOffsets)) {
     throw Failure(
-        kUsage,
-        "attend: --query-offset: expected either it or the tensor query_offsets, found both");
+        kUsage, options.command +
+                    ": --query-offset: expected either it or the tensor query_offsets, found both");
   }
   const char* asker = options.causal                   ? "--causal"
                       : options.window                 ? "--window"
@@ -102,9 +102,9 @@ void check_offset(const AttendOptions& options, const AttendInputs& inputs,
   if (said || inputs.has(Role::kQueryOffsets) || asker == nullptr || !lengths_differ(inputs, call))
     return;
   throw Failure(kUsage,
-                fmt::format("attend: {}: expected --query-offset, since lengths differ (seqlen_q "
+                fmt::format("{}: {}: expected --query-offset, since lengths differ (seqlen_q "
                             "{}, seqlen_k {}), found none",
-                            asker, call.seqlen_q, call.seqlen_k),
+                            options.command, asker, call.seqlen_q, call.seqlen_k),
                 "--query-offset end aligns the last query with the last key, --query-offset 0 the "
                 "first with the first");
 }
@@ -182,7 +182,7 @@ void AttendInputs::warn_about_the_rest(const AttendOptions& options) const {
       names += (names.empty() ? "" : ", ") + io::in_quotes(entry.name);
   }
   if (!names.empty())
-    warn(fmt::format("{}: attend does not use {}", options.inputs.front(), names));
+    warn(fmt::format("{}: {} does not use {}", options.inputs.front(), options.command, names));
 }
 
 ConstTensorView AttendInputs::view(Role role) const {
@@ -197,6 +197,12 @@ std::uint64_t AttendInputs::bytes() const {
   std::uint64_t sum = 0;
   for (const Slot& each : slots_) sum += each.entry != nullptr ? byte_count(*each.entry) : 0;
   return sum;
+}
+
+void AttendInputs::give(Role role, io::StoredTensor tensor) {
+  Slot& slot = slots_[static_cast<std::size_t>(role)];
+  slot.data = std::move(tensor);
+  slot.entry = &slot.data->entry();
 }
 
 void AttendInputs::load(Slot& slot) {
@@ -217,13 +223,14 @@ AttendCall make_call(const AttendOptions& options, const AttendInputs& inputs) {
   call.query = in_layout(inputs.view(call.shared ? Role::kQueryKey : Role::kQuery), options.bhsd);
   call.key = call.shared ? call.query : in_layout(inputs.view(Role::kKey), options.bhsd);
   call.value = in_layout(inputs.view(Role::kValue), options.bhsd);
-  check_ranks(call);
+  check_ranks(options, call);
   read_sizes(call);
   check_offset(options, inputs, call);
   if (options.keys && options.keys->second > call.seqlen_k) {
-    throw Failure(kUsage,
-                  fmt::format("attend: --keys: expected A:B with B <= seqlen_k = {}, found {}:{}",
-                              call.seqlen_k, options.keys->first, options.keys->second));
+    throw Failure(
+        kUsage,
+        fmt::format("{}: --keys: expected A:B with B <= seqlen_k = {}, found {}:{}",
+                    options.command, call.seqlen_k, options.keys->first, options.keys->second));
   }
   if (is_npy(options.output) && call.query.dtype == DType::kBFloat16 && !options.output_f32) {
     throw Failure(kUsage,
@@ -235,9 +242,9 @@ AttendCall make_call(const AttendOptions& options, const AttendInputs& inputs) {
   if (options.lsh) {
     call.lsh = make_lsh_options(options, inputs);
     if (call.shared && options.scale) {
-      throw Failure(kUsage,
-                    "attend: --scale: expected none with query_key, whose scale the key "
-                    "norm fixes");
+      throw Failure(kUsage, options.command +
+                                ": --scale: expected none with query_key, whose scale the key "
+                                "norm fixes");
     }
   }
   call.options.scale = options.scale;

@@ -19,7 +19,12 @@ namespace longspan::cli {
 
 class AttendInputs {
  public:
+  AttendInputs() = default;  // of tensors that are given
   explicit AttendInputs(const AttendOptions& options);
+  AttendInputs(const AttendInputs&) = delete;  // slots point into it
+  AttendInputs& operator=(const AttendInputs&) = delete;
+
+  void give(Role role, io::StoredTensor tensor);
 
   bool has(Role role) const { return slot(role).entry != nullptr; }
   // In the file's own axes; absent when the file has no such tensor. Before it is loaded its data

@@ -110,13 +110,15 @@ void add_name_options(CLI::App& app, OptionAdder& add, AttendOptions& options) {
 void check_backward_options(const AttendOptions& options, bool npy_input) {
   if (npy_input) {
     throw Failure(kUsage,
-                  "attend: --backward: expected a .safetensors INPUT with the tensor 'doutput', "
-                  "found .npy files");
+                  options.command +
+                      ": --backward: expected a .safetensors INPUT with the tensor 'doutput', "
+                      "found .npy files");
   }
   if (is_npy(options.output)) {
     throw Failure(kUsage,
-                  "attend: --backward: expected a .safetensors OUTPUT, which holds the gradients, "
-                  "found " +
+                  options.command +
+                      ": --backward: expected a .safetensors OUTPUT, which holds the gradients, "
+                      "found " +
                       options.output);
   }
 }
@@ -140,9 +142,9 @@ void check_attend_options(const AttendOptions& options) {
     throw Failure(
         kUsage,
         fmt::format(
-            "attend: INPUT: expected one .safetensors file or three .npy files (query key value), "
+            "{}: INPUT: expected one .safetensors file or three .npy files (query key value), "
             "found {} {}, {} of them .npy",
-            count, count == 1 ? "file" : "files", npy),
+            options.command, count, count == 1 ? "file" : "files", npy),
         "longspan attend query.npy key.npy value.npy -o output.npy");
   }
   const bool renames = std::any_of(options.renamed.begin(), options.renamed.end(),
@@ -150,23 +152,25 @@ void check_attend_options(const AttendOptions& options) {
   if (npy > 0 && renames) {
     throw Failure(
         kUsage,
-        "attend: --NAME-name: expected a .safetensors INPUT, whose tensors have names, found .npy");
+        options.command +
+            ": --NAME-name: expected a .safetensors INPUT, whose tensors have names, found .npy");
   }
   if (options.backward) {
     check_backward_options(options, npy > 0);
   } else if (!options.renamed.at("doutput").empty() || !options.renamed.at("dlse").empty()) {
     throw Failure(kUsage,
-                  "attend: --doutput-name, --dlse-name: expected --backward with them, found none");
+                  options.command +
+                      ": --doutput-name, --dlse-name: expected --backward with them, found none");
   }
   check_lsh_options(options);
   for (std::size_t n = static_cast<std::size_t>(Role::kQueryKey); n < kRoleNames.size(); ++n) {
     if (options.lsh || options.renamed.at(kRoleNames[n]).empty()) continue;
-    throw Failure(kUsage, fmt::format("attend: --NAME-name of '{}': expected --method lsh with it, "
+    throw Failure(kUsage, fmt::format("{}: --NAME-name of '{}': expected --method lsh with it, "
                                       "found --method exact",
-                                      kRoleNames[n]));
+                                      options.command, kRoleNames[n]));
   }
   if (options.output.empty() && !options.dry_run) {
-    throw Failure(kUsage, "attend: -o OUTPUT: expected a file name, found none",
+    throw Failure(kUsage, options.command + ": -o OUTPUT: expected a file name, found none",
                   "--dry-run alone needs no OUTPUT");
   }
 }

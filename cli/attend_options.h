@@ -49,6 +49,8 @@ inline const char* name_of(Role role) { return kRoleNames[static_cast<std::size_
 struct AttendOptions {
   using Pair = std::pair<std::int64_t, std::int64_t>;
 
+  std::string command = "attend";  // whose options these are
+
   std::vector<std::string> inputs;  // one safetensors file, or three npy files
   std::string output;
   std::map<std::string, std::string> renamed;  // role's name -> name in the file

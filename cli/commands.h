@@ -18,5 +18,6 @@ Runner add_compare(CLI::App& program);
 Runner add_inspect(CLI::App& program);
 Runner add_doctor(CLI::App& program);
 Runner add_bench(CLI::App& program);
+Runner add_explain(CLI::App& program);
 
 }  // namespace longspan::cli

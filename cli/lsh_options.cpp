@@ -101,8 +101,9 @@ std::optional<std::array<std::int64_t, 2>> parse_sides(const std::string& text) 
   return std::array{pair->first, pair->second};
 }
 
-[[noreturn]] void refuse(const std::string& what, const char* hint = "") {
-  throw Failure(kUsage, "attend: " + what, hint);
+[[noreturn]] void refuse(const AttendOptions& options, const std::string& what,
+                         const char* hint = "") {
+  throw Failure(kUsage, options.command + ": " + what, hint);
 }
 
 }  // namespace
@@ -149,15 +150,17 @@ void check_lsh_options(const AttendOptions& options) {
                              : options.save_buckets          ? "--save-buckets"
                                                              : "";
     if (name.empty()) return;
-    refuse(name + ": expected --method lsh with it, found --method exact", "--method lsh");
+    refuse(options, name + ": expected --method lsh with it, found --method exact", "--method lsh");
   }
   if (options.save_buckets && is_npy(options.output)) {
-    refuse("--save-buckets: expected a .safetensors OUTPUT, which holds the buckets, found " +
-           options.output);
+    refuse(options,
+           "--save-buckets: expected a .safetensors OUTPUT, which holds the buckets, found " +
+               options.output);
   }
-  if (options.dropout > 0) refuse("--dropout: expected none with --method lsh");
+  if (options.dropout > 0) refuse(options, "--dropout: expected none with --method lsh");
   if (options.query_chunk > 0 || options.key_chunk > 0) {
-    refuse("--query-chunk, --key-chunk: expected none with --method lsh", "--chunk-len is its own");
+    refuse(options, "--query-chunk, --key-chunk: expected none with --method lsh",
+           "--chunk-len is its own");
   }
 }
 

@@ -26,6 +26,7 @@ constexpr const char* kExamples = R"(Examples:
   longspan compare result.safetensors expected.safetensors --tensor output --rel-l2 2e-6
   longspan inspect result.safetensors
   longspan bench --seqlen 1024:8192:x2 --causal
+  longspan explain --method lsh
   longspan help attend
 
 Exit codes: 0 ok, 1 failure or difference, 2 usage, 3 bad input, 4 not enough memory, 130 SIGINT, 143 SIGTERM.)";
@@ -52,7 +53,8 @@ class Program {
     app_.set_version_flag("--version", [] { return fmt::format("longspan {}", version()); });
     app_.allow_extras();
     using Add = Runner (*)(CLI::App&);
-    for (const Add add : {add_attend, add_merge, add_compare, add_inspect, add_doctor, add_bench}) {
+    for (const Add add :
+         {add_attend, add_merge, add_compare, add_inspect, add_doctor, add_bench, add_explain}) {
       runners_.push_back(add(app_));
     }
     commands_ = app_.get_subcommands([](CLI::App*) { return true; });
@@ -123,7 +125,6 @@ class Program {
   }
 
   Failure unknown_command(const std::string& name) const {
-    if (name == "explain") return {kUsage, "explain is not available in this version"};
     const std::string close = nearest(name, command_names());
     return {kUsage,
             fmt::format("command: expected one of {}, found '{}'", fmt::join(command_names(), ", "),

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// Part of longspan. See LICENSE.
+//
+// `longspan explain`: every step of a method with its names, shapes and numbers.
+#include "longspan/explain.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "attend_inputs.h"
+#include "attend_options.h"
+#include "commands.h"
+#include "explain_example.h"
+#include "failure.h"
+#include "io/atomic_file.h"
+#include "options.h"
+#include "record.h"
+#include "signals.h"
+#include "tensor_file.h"
+
+namespace longspan::cli {
+namespace {
+
+constexpr const char* kExamples = R"(Examples:
+  longspan explain
+  longspan explain --method lsh
+  longspan explain --method lsh --preset lab
+  longspan explain input.safetensors --rows 0:2 --heads 0:1 --chunks 0:2
+  longspan explain --method lsh --html lsh.html
+
+Without INPUT a small example is shown. What every step is: docs/exact-step-by-step.md,
+docs/lsh-step-by-step.md.)";
+
+// Options of attend that would change nothing that is shown.
+constexpr const char* kNotHere[] = {"--output",    "--output-dtype", "--backward", "--dry-run",
+                                    "--diagnose",  "--save-buckets", "--quiet",    "--doutput-name",
+                                    "--dlse-name", "--dropout"};
+
+struct ExplainOptions {
+  AttendOptions attend;
+  ExplainChoice choice;
+  std::string html;
+};
+
+void add_range(OptionAdder& add, const char* name, std::optional<ExplainChoice::Range>& into,
+               const char* help) {
+  add.text(name, "A:B", help, "two integers A:B with 0 <= A < B", [&into](const std::string& text) {
+    const auto pair = parse_pair(text, ':');
+    if (!pair || pair->first < 0 || pair->first >= pair->second) return false;
+    into = ExplainChoice::Range{pair->first, pair->second};
+    return true;
+  });
+}
+
+void add_options(CLI::App& app, ExplainOptions& options) {
+  options.attend.command = "explain";
+  options.attend.dry_run = true;  // there is no OUTPUT
+  add_attend_options(app, options.attend);
+  for (const char* name : kNotHere) app.remove_option(app.get_option(name));
+  OptionAdder add(app);
+  add.group("What is shown");
+  add_range(add, "--rows", options.choice.rows, "queries A <= i < B (all)");
+  add_range(add, "--heads", options.choice.heads, "heads A <= h < B (all)");
+  add_range(add, "--chunks", options.choice.chunks,
+            "chunks A <= c < B: of keys, or with lsh of all rounds, one after the other (all)");
+  add.integer("--batch", options.choice.batch, 0, kNoLimit, "entry of the batch (0)");
+  add.flag("--passthrough", options.choice.passthrough,
+           "lsh: weights are the scores themselves, the lab's variant without the softmax");
+  app.add_option("--html", options.html, "a page with pictures, that needs nothing else")
+      ->type_name("FILE")
+      ->group("What is shown");
+}
+
+bool wants_colours() {
+  const char* no_color = std::getenv("NO_COLOR");
+  const char* term = std::getenv("TERM");
+  const bool dumb = term == nullptr || std::string(term) == "dumb";
+  return isatty(STDOUT_FILENO) != 0 && (no_color == nullptr || *no_color == '\0') && !dumb;
+}
+
+// What the input says of itself, and whether it is an example of ours.
+std::string origin(const AttendOptions& options) {
+  if (options.inputs.empty()) return "The input is a small example that the program has with it.";
+  std::string text = "The input is";
+  for (const std::string& path : options.inputs) text += " " + path;
+  if (options.inputs.size() == 1) {
+    const auto metadata = TensorFile(options.inputs.front()).metadata();
+    const auto what = metadata.find("what");
+    if (what != metadata.end()) text += " (" + what->second + ")";
+  }
+  return text + ".";
+}
+
+Explanation explain(const ExplainOptions& options, const AttendInputs& inputs) {
+  const AttendCall call = make_call(options.attend, inputs);
+  Execution execution;
+  execution.threads = static_cast<int>(options.attend.threads);
+  execution.memory_limit = static_cast<std::size_t>(options.attend.memory_limit);
+  execution.query_chunk = options.attend.query_chunk;
+  execution.key_chunk = options.attend.key_chunk;
+  execution.stop = stop_token();
+  // What is wrong with the tensors is said here; what is left is a choice that shows too much.
+  if (options.attend.lsh) {
+    plan_lsh_attention(call.query, key_of(call), call.value, call.lsh, call.options, execution);
+  } else {
+    plan_attention(call.query, call.key, call.value, call.options, execution);
+  }
+  try {
+    return options.attend.lsh
+               ? explain_lsh_attention(call.query, key_of(call), call.value, call.lsh, call.options,
+                                       execution, options.choice)
+               : explain_attention(call.query, call.key, call.value, call.options, execution,
+                                   options.choice);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kInvalidArgument) throw;
+    throw Failure(kUsage, error.what(), "such as --rows 0:2 --heads 0:1 --chunks 0:2");
+  }
+}
+
+void check(const ExplainOptions& options) {
+  if (!options.attend.inputs.empty()) {
+    check_attend_options(options.attend);
+  } else {
+    check_lsh_options(options.attend);
+  }
+  if (options.choice.passthrough && !options.attend.lsh) {
+    throw Failure(kUsage, "explain: --passthrough: expected --method lsh with it, found exact");
+  }
+  if (!options.html.empty()) check_output("explain", options.html, options.attend.force);
+}
+
+void write_page(const std::string& path, const std::string& page) {
+  io::AtomicFile file(path);
+  file.write(page.data(), page.size());
+  file.commit();
+}
+
+int run_explain(ExplainOptions& options) {
+  check(options);
+  std::optional<AttendInputs> inputs;
+  if (options.attend.inputs.empty()) {
+    give_example(options.attend, inputs.emplace());
+  } else {
+    inputs.emplace(options.attend).load_all();
+  }
+  Explanation explanation = explain(options, *inputs);
+  explanation.text += "\n\n" + origin(options.attend);
+  if (!options.html.empty()) write_page(options.html, to_html(explanation));
+  if (options.attend.json) {
+    print_out(to_json(explanation) + "\n");
+  } else if (options.html.empty()) {
+    print_out(to_text(explanation, {80, wants_colours()}));
+  } else {
+    print_out(
+        fmt::format("explain: {}: {}\n", printable(options.html), printable(explanation.title)));
+  }
+  return kSuccess;
+}
+
+}  // namespace
+
+Runner add_explain(CLI::App& program) {
+  CLI::App* app =
+      program.add_subcommand("explain", "Shows every step of a method, with its numbers");
+  app->footer(kExamples);
+  const auto options = std::make_shared<ExplainOptions>();
+  add_options(*app, *options);
+  return [options] { return run_explain(*options); };
+}
+
+}  // namespace longspan::cli

@@ -16,7 +16,7 @@ FLOORS = {
     "kernels": 2,
     "engine": 3,
     "exact": 4, "lsh": 4,
-    "compose": 5,
+    "compose": 5, "explain": 5,
     "cli": 6, "c_api": 6, "python": 6,
 }
 PUBLIC = "include/longspan"

@@ -3,6 +3,7 @@
 //
 // `longspan explain`: every step of a method with its names, shapes and numbers.
 #include "longspan/explain.h"
+#include "lsh_options.h"
 
 #include <fmt/format.h>
 #include <unistd.h>

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,12 +36,14 @@ io::StoredTensor two_decimals(const std::vector<std::int64_t>& shape, std::uint6
 
 // Before the choices of the command line, which then prevail.
 void suggest(AttendOptions& options, std::int64_t hashes, std::int64_t buckets,
-             std::int64_t chunk_len, std::int64_t chunks_before) {
+             std::int64_t chunk_len, std::int64_t chunks_before,
+             std::optional<Wrap> wrap = std::nullopt) {
   options.lsh_choices.insert(options.lsh_choices.begin(), {"", [=](LshOptions& lsh) {
                                                              lsh.num_hashes = hashes;
                                                              lsh.num_buckets = {buckets};
                                                              lsh.chunk_len = chunk_len;
                                                              lsh.chunks_before = chunks_before;
+                                                             if (wrap) lsh.wrap = *wrap;
                                                            }});
 }
 
@@ -64,7 +67,8 @@ void give_hashed(AttendOptions& options, AttendInputs& inputs) {
 }
 
 // Parts 3.3 and 3.4 of the lab: 8 positions, 2 rounds whose buckets are given, chunks of 2; query
-// and key are one, neither normalised nor scaled, and a position sees itself.
+// and key are one, neither normalised nor scaled, and a position sees itself. Chunks see only
+// themselves, so that the lab's wrapping around changes nothing; separate query and key have none.
 void give_lab(AttendOptions& options, AttendInputs& inputs) {
   std::vector<double> query, value(8 * 5, 1.0);
   std::vector<std::int32_t> buckets;
@@ -77,7 +81,7 @@ void give_lab(AttendOptions& options, AttendInputs& inputs) {
   inputs.give(Role::kValue, stored(DType::kFloat64, {8, 5}, value));
   inputs.give(Role::kQueryBuckets, stored(DType::kInt32, {2, 8}, buckets));
   inputs.give(Role::kKeyBuckets, stored(DType::kInt32, {2, 8}, buckets));
-  suggest(options, /*hashes=*/2, /*buckets=*/4, /*chunk_len=*/2, /*chunks_before=*/0);
+  suggest(options, /*hashes=*/2, /*buckets=*/4, /*chunk_len=*/2, /*chunks_before=*/0, Wrap::kNone);
   if (!options.scale) options.scale = 1;
 }
 

@@ -99,8 +99,8 @@ void add_rotation_steps(Steps& steps, const LshView& view, const LshOptions& opt
   const std::vector<std::int64_t>& shown = view.queries();
   steps.add("rotated", {head_axis(view), {"position", shown}, round, column},
             {.also = "xR; the lab's rotated_vecs, before it appends the negatives",
-             .code = "rotated = jnp.einsum('tf,frc->trc', vectors, rotations)",
-             .einsum = "tf,frc->trc",
+             .code = "rotated = jnp.einsum('hqd,hdrc->hqrc', vectors, rotations)",
+             .einsum = "hqd,hdrc->hqrc",
              .why = "How far each vector points into each direction. A vector and a longer one of "
                     "the same direction get the same bucket, so lengths do not matter."},
             [&](const At& at) {

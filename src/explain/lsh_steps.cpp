@@ -368,16 +368,19 @@ class LshSteps {
          .why = "The usual way, in float32. The same in exact arithmetic, but lse is rounded "
                 "before it is subtracted: by 0.004 where it is near -1e5."},
         [&](const At& at) { return double{subtracted(at[0], at[2], at[1])}; });
-    steps_.add("combine/weight_sums", {axis("way", 2), queries_, heads_},
-               {.why = "The weights of a row added up, our way (0) and the usual one (1). What is "
-                       "missing to 1 is missing in the output."},
-               [&](const At& at) {
-                 float sum = 0;
-                 for (std::int64_t part = 0; part < parts_; ++part) {
-                   sum += at[0] == 0 ? own_sum(part, at[2], at[1]) : subtracted(part, at[2], at[1]);
-                 }
-                 return double{sum};
-               });
+    steps_.add(
+        "combine/missing", {axis("way", 2), queries_, heads_},
+        {.code = "1 - round_weights.sum(axis=0)",
+         .why = "What the weights of a row lack to 1, our way (0) and the usual one (1): the "
+                "output lacks as much."},
+        [&](const At& at) {
+          double sum = 0;
+          for (std::int64_t part = 0; part < parts_; ++part) {
+            sum +=
+                double{at[0] == 0 ? own_sum(part, at[2], at[1]) : subtracted(part, at[2], at[1])};
+          }
+          return sum == 0 ? 0.0 : 1 - sum;
+        });
   }
 
   // The two numbers that show why exp(lse) is the right weight.

@@ -18,7 +18,7 @@ namespace longspan {
 namespace rendering {
 namespace {
 
-constexpr std::int64_t kMostRows = 32, kMostColumns = 24, kOpenRows = 12;
+constexpr std::int64_t kMostRows = 32, kMostColumns = 24, kOpenRows = 16;
 
 // FNV-1a, 32 bits: two records of one notebook must not share the targets of their links.
 std::string fingerprint(const Explanation& explanation) {
@@ -181,7 +181,7 @@ class HtmlPage {
     const auto table = markup_.open("table");
     if (rows.left_out() > 0 || columns.left_out() > 0) {
       markup_.leaf("caption", {},
-                   "Cut in the middle:" + shown_of(rows.shown(), rows.count, "rows") +
+                   "Cut in the middle: " + shown_of(rows.shown(), rows.count, "rows") +
                        shown_of(columns.shown(), columns.count, "columns"));
     }
     write_head(step, columns);

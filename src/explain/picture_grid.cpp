@@ -18,7 +18,7 @@ namespace {
 constexpr std::int64_t kMostMaps = 16, kMostSquares = 32, kMostWithNumbers = 16;
 constexpr double kGap = 16;            // where squares were left out
 constexpr double kFullOpacity = 0.78;  // leaves text on it readable
-constexpr std::size_t kLongestName = 14;
+constexpr std::size_t kLongestName = 18;
 
 // Which axes of a step are the rows, the columns and the maps. Rows are the queries where there are
 // some: a tile of scores is [query, key] to its reader wherever the heads stand.
@@ -123,12 +123,9 @@ class GridPicture {
   }
 
   std::string words() const {
-    std::string text = axes_.row_axis().empty() ? ""
-                                                : "Rows: " + axes_.row_axis() +
-                                                      "; columns: " + axes_.column_axis() + '.';
-    text += shown_of(rows_.shown(), rows_.count, "rows");
-    text += shown_of(columns_.shown(), columns_.count, "columns");
-    return text + shown_of(maps_.shown(), maps_.count, "maps");
+    return shown_of(rows_.shown(), rows_.count, "rows") +
+           shown_of(columns_.shown(), columns_.count, "columns") +
+           shown_of(maps_.shown(), maps_.count, "maps");
   }
 
  private:
@@ -309,7 +306,9 @@ std::string draw_heat(Markup& markup, const ExplainStep& step) {
     }
   });
   draw_scale(markup, range);
-  return picture.words();
+  const char* const sides =
+      range.lowest < 0 && range.highest > 0 ? "Blue is above 0, orange below. " : "";
+  return sides + picture.words();
 }
 
 std::string draw_coverage(Markup& markup, const ExplainStep& step) {

@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t kMostLines = 6;  // colours of lines in the page's style
 constexpr std::int64_t kMostMarks = 64;
 constexpr std::size_t kLongestName = 24;
-constexpr double kTop = 12, kPlotWidth = 420, kPlotHeight = 200, kLineHeight = 15;
+constexpr double kTop = 12, kPlotWidth = 400, kPlotHeight = 200, kLineHeight = 15;
 
 class LinePicture {
  public:
@@ -39,7 +39,8 @@ class LinePicture {
     draw_axes();
     for (std::int64_t line = 0; line < lines_; ++line) draw_line(line);
     write_names();
-    return "x: " + x_axis() + '.' + shown_of(lines_, series_, "lines");
+    return (has_gaps_ ? "A line stops where its number is not finite. " : "") +
+           shown_of(lines_, series_, "lines");
   }
 
  private:
@@ -64,6 +65,7 @@ class LinePicture {
     for (std::int64_t point = 0; point < points_; ++point) {
       for (std::int64_t line = 0; line < lines_; ++line) {
         const double y = value(point, line);
+        has_gaps_ = has_gaps_ || std::isnan(y);
         if (std::isnan(y)) continue;
         lowest_ = any ? std::min(lowest_, y) : y;
         highest_ = any ? std::max(highest_, y) : y;
@@ -185,6 +187,7 @@ class LinePicture {
   const ExplainStep& step_;
   std::int64_t points_ = 0, series_ = 0, lines_ = 0;
   double lowest_ = 0, highest_ = 0, tick_ = 1, left_ = 30;
+  bool has_gaps_ = false;
   std::vector<double> ticks_;
 };
 

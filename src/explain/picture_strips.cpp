@@ -47,9 +47,9 @@ class ColourPicture {
     }
     std::string words;
     if (!step_.axes.empty()) {
-      words = "Above each square its " + clipped(step_.axes.back(), kLongestName) + '.';
+      words = "Above each square its " + clipped(step_.axes.back(), kLongestName) + ". ";
     }
-    words += is_ramp_ ? " Larger numbers are darker." : " Equal numbers have equal colours.";
+    words += is_ramp_ ? "Larger numbers are darker. " : "Equal numbers have equal colours. ";
     return words + shown_of(rows_.shown(), rows_.count, "rows") +
            shown_of(squares_.shown(), squares_.count, "columns");
   }
@@ -172,12 +172,12 @@ class BarPicture {
       draw_scale(left, static_cast<double>(bars_.shown()) * kPitch);
     }
     write_legend();
-    return "Shares of 1." + shown_of(bars_.shown(), bars_.count, "bars");
+    return "Shares of 1. " + shown_of(bars_.shown(), bars_.count, "bars");
   }
 
  private:
   static constexpr std::int64_t kMostBars = 24, kMostInLegend = 12;
-  static constexpr double kLength = 420, kPitch = 26, kThickness = 20, kScaleHeight = 22;
+  static constexpr double kLength = 360, kPitch = 26, kThickness = 20, kScaleHeight = 22;
 
   double share(std::int64_t number, std::int64_t bar) const {
     const double value = step_.values[static_cast<std::size_t>(number * bars_.count + bar)];
@@ -215,7 +215,7 @@ class BarPicture {
     for (const double at : {0.0, 0.25, 0.5, 0.75, 1.0}) {
       const double x = left + at * kLength;
       markup_.empty("line",
-                    {{"x1", x}, {"y1", 0.0}, {"x2", x}, {"y2", top + 2}, {"class", "axis thin"}});
+                    {{"x1", x}, {"y1", top - 4}, {"x2", x}, {"y2", top + 1}, {"class", "axis"}});
       write_label(markup_, x, top + 16, "middle", "faint", trimmed_number(at, 2));
     }
   }

@@ -54,7 +54,7 @@ class HtmlPage {
         markup_.empty("meta",
                       {{"name", "viewport"}, {"content", "width=device-width, initial-scale=1"}});
         markup_.leaf("title", {}, explanation_.title);
-        write_style(std::string(kWholePageStyle) + kPageStyle);
+        write_style(std::string(kPageStyle) + kWholePageStyle);
       }
       const auto body = markup_.open("body");
       const auto page = markup_.open("main", {{"class", kPageClass}});

@@ -23,7 +23,7 @@ const char* const kPageStyle = R"(
   --l0: #1f5fa8; --l1: #b35806; --l2: #0f7a5f; --l3: #9a3a82; --l4: #6b6b0a; --l5: #55595f;
   color: var(--ink); background: var(--paper); color-scheme: light dark;
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
-  overflow-wrap: anywhere;
+  overflow-wrap: anywhere; padding: .5rem 1rem 1rem;
 }
 @media (prefers-color-scheme: dark) { .longspan {
   --paper: #15171b; --panel: #1e2127; --ink: #e4e5e7; --faint: #a0a5ad; --rule: #363a42; --link: #86b8f2;
@@ -106,7 +106,7 @@ const char* const kPageStyle = R"(
   .longspan { --paper: #fff; --panel: #f3f3f0; --ink: #000; --faint: #555; --rule: #ccc; --link: #000; --plus: #1f5fa8; --minus: #b35806;
     color-scheme: light; }
   .longspan .scroll, .longspan pre { overflow: visible; } .longspan pre { white-space: pre-wrap; }
-  .longspan .step, .longspan figure, .longspan tr { break-inside: avoid; } .longspan h2, .longspan h3 { break-after: avoid; }
+  .longspan figure, .longspan tr { break-inside: avoid; } .longspan h2, .longspan h3 { break-after: avoid; }
   .longspan details::details-content { content-visibility: visible; block-size: auto; }
 }
 )";

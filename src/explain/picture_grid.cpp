@@ -180,7 +180,10 @@ class GridPicture {
     };
     if (!axes_.column_axis().empty()) {
       write_label(markup_, left, top - 22, "start", "faint", axes_.column_axis());
-      const double widest = label_width(axes_.column_number(axes_.columns() - 1)) + 4;
+      double widest = 0;
+      for (std::int64_t i = 0; i < columns_.shown(); ++i) {
+        widest = std::max(widest, label_width(axes_.column_number(columns_.at(i))) + 4);
+      }
       const auto every =
           std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(widest / width_)));
       for (std::int64_t i = 0; i < columns_.shown(); i += every) {

@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t kMostLines = 6;  // colours of lines in the page's style
 constexpr std::int64_t kMostMarks = 64;
 constexpr std::size_t kLongestName = 24;
-constexpr double kTop = 12, kPlotWidth = 400, kPlotHeight = 200, kLineHeight = 15;
+constexpr double kTop = 12, kPlotWidth = 310, kPlotHeight = 200, kLineHeight = 15;
 
 class LinePicture {
  public:
@@ -104,6 +104,16 @@ class LinePicture {
   }
   double y_of(double y) const { return kTop + kPlotHeight * (highest_ - y) / (highest_ - lowest_); }
 
+  // So that the numbers below the axis do not touch.
+  std::int64_t points_between_ticks() const {
+    double widest = 0;
+    for (std::int64_t point = 0; point < points_ && !step_.axes.empty(); ++point) {
+      widest = std::max(widest, label_width(std::to_string(entry_number(step_, 0, point))));
+    }
+    const double fitting = kPlotWidth / (widest + 8);
+    return static_cast<std::int64_t>(std::ceil(static_cast<double>(points_) / fitting));
+  }
+
   void draw_rule(double x1, double y1, double x2, double y2, const char* kind) {
     markup_.empty("line", {{"x1", x1}, {"y1", y1}, {"x2", x2}, {"y2", y2}, {"class", kind}});
   }
@@ -115,8 +125,7 @@ class LinePicture {
     }
     const double bottom = kTop + kPlotHeight;
     draw_rule(left_, bottom, left_ + kPlotWidth, bottom, "axis");
-    constexpr std::int64_t kMostTicks = 12;
-    const std::int64_t every = (points_ + kMostTicks - 1) / kMostTicks;
+    const std::int64_t every = points_between_ticks();
     for (std::int64_t point = 0; point < points_ && !step_.axes.empty(); point += every) {
       draw_rule(x_of(point), bottom, x_of(point), bottom + 4, "axis");
       write_label(markup_, x_of(point), bottom + 17, "middle", "plain",

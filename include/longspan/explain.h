@@ -20,8 +20,10 @@ namespace longspan {
 // How a step is drawn on a page; its numbers are always there, too.
 enum class Picture : std::uint8_t {
   kNone,
-  kHeat,      // the last two axes as a map of squares, one map for each index of the axes before
-  kCoverage,  // [chunk of queries, chunk of keys]: 0 hidden, 1 some pairs are hidden, 2 all visible
+  kHeat,      // a map of squares for each index of the other axes; columns are the last axis, rows
+              // the one named "query", else the last but one
+  kCoverage,  // the same, [chunk of queries, chunk of keys]: 0 hidden, 1 some pairs are hidden, 2
+              // all visible
   kLines,     // the first axis is x, every index of the others a line
   kColours,  // whole numbers along the last axis as coloured squares, one row for each index before
   kBars,     // shares of 1 along the first axis, stacked; one bar for each index of the others
@@ -41,7 +43,8 @@ struct ExplainStep {
   // Per axis, the indices in the tensors of the call that its entries stand for; empty: 0, 1, 2,
   // ...
   std::vector<std::vector<std::int64_t>> index;
-  std::vector<double> values;  // row-major; -inf is a hidden score or an empty sum
+  // Row-major. -inf is a hidden pair where an axis is named "key", else the log or max of nothing.
+  std::vector<double> values;
   bool whole_numbers = false;  // positions, buckets: not to be shown with a point
   Picture picture = Picture::kNone;
   std::string why;  // one or two sentences
@@ -103,11 +106,13 @@ struct TextStyle {
   int columns = 80;      // at least 40
   bool colours = false;  // ANSI escape sequences
 };
+// All three throw Error(kInvalidArgument) where sizes of a step do not fit together.
 // Long axes are cut in the middle, with three dots. Control characters are replaced.
 std::string to_text(const Explanation& explanation, const TextStyle& style = {});
 // {"schema": 1, "method", "title", "text", "sections": [{"title", "text", "steps": [names]}],
-// "steps": [{"name", "also", "code", "einsum", "axes", "shape", "index", "values" (nested lists),
-// "why"}]}. Numbers that JSON does not know are "inf", "-inf", "nan".
+// "steps": [{"name", "also", "code", "einsum", "letters": {"kept", "batched", "summed"}, "axes",
+// "shape", "index" (a list an axis), "values" (nested lists), "why"}]}. Numbers that JSON does not
+// know are "inf", "-inf", "nan".
 std::string to_json(const Explanation& explanation);
 // One page that needs nothing else: no script, no network; pictures are SVG inside it. `whole_page`
 // false: what stands between <body> and </body>, for a notebook.

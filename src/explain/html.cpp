@@ -18,7 +18,7 @@ namespace longspan {
 namespace rendering {
 namespace {
 
-constexpr std::int64_t kMostRows = 32, kMostColumns = 24, kOpenRows = 12;
+constexpr std::int64_t kMostRows = 32, kMostColumns = 24, kOpenRows = 16;
 
 // FNV-1a, 32 bits: two records of one notebook must not share the targets of their links.
 std::string fingerprint(const Explanation& explanation) {
@@ -54,7 +54,7 @@ class HtmlPage {
         markup_.empty("meta",
                       {{"name", "viewport"}, {"content", "width=device-width, initial-scale=1"}});
         markup_.leaf("title", {}, explanation_.title);
-        write_style(std::string(kWholePageStyle) + kPageStyle);
+        write_style(std::string(kPageStyle) + kWholePageStyle);
       }
       const auto body = markup_.open("body");
       const auto page = markup_.open("main", {{"class", kPageClass}});
@@ -181,7 +181,7 @@ class HtmlPage {
     const auto table = markup_.open("table");
     if (rows.left_out() > 0 || columns.left_out() > 0) {
       markup_.leaf("caption", {},
-                   "Cut in the middle:" + shown_of(rows.shown(), rows.count, "rows") +
+                   "Cut in the middle: " + shown_of(rows.shown(), rows.count, "rows") +
                        shown_of(columns.shown(), columns.count, "columns"));
     }
     write_head(step, columns);

@@ -23,7 +23,7 @@ const char* const kPageStyle = R"(
   --l0: #1f5fa8; --l1: #b35806; --l2: #0f7a5f; --l3: #9a3a82; --l4: #6b6b0a; --l5: #55595f;
   color: var(--ink); background: var(--paper); color-scheme: light dark;
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
-  overflow-wrap: anywhere;
+  overflow-wrap: anywhere; padding: .5rem 1rem 1rem;
 }
 @media (prefers-color-scheme: dark) { .longspan {
   --paper: #15171b; --panel: #1e2127; --ink: #e4e5e7; --faint: #a0a5ad; --rule: #363a42; --link: #86b8f2;
@@ -43,7 +43,7 @@ const char* const kPageStyle = R"(
 .longspan a { color: var(--link); text-decoration-thickness: 1px; text-underline-offset: .15em; }
 .longspan nav { margin: 1.5rem 0 0; }
 .longspan nav ol { margin: .3rem 0 0; padding-left: 1.6rem; columns: 19rem; column-gap: 2rem; }
-.longspan nav li { margin: .15rem 0; break-inside: avoid; }
+.longspan nav li { margin: 0 0 .3rem; break-inside: avoid; }
 .longspan .step { margin: 1.6rem 0 2.2rem; scroll-margin-top: 1rem; }
 .longspan .step h3 code { font-size: 1rem; font-weight: 650; }
 .longspan .step h3 .part { font-weight: 400; color: var(--faint); }
@@ -54,9 +54,9 @@ const char* const kPageStyle = R"(
 .longspan figcaption { color: var(--faint); font-size: .86rem; margin-top: .35rem; }
 .longspan .scroll { overflow-x: auto; max-width: 100%; }
 .longspan .maps { display: flex; flex-wrap: wrap; gap: 1.1rem 2rem; align-items: flex-start; padding: 2px 0; }
-.longspan .maps svg { flex: none; }
+.longspan .maps svg { flex: 0 1 auto; }
 .longspan .legend { flex: 0 0 100%; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; }
-.longspan svg { display: block; max-width: none; height: auto; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+.longspan svg { display: block; width: 100%; height: auto; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 .longspan svg text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; fill: var(--ink);
   font-variant-numeric: tabular-nums; }
 .longspan svg text.faint { fill: var(--faint); font-size: 11px; }
@@ -65,6 +65,7 @@ const char* const kPageStyle = R"(
 .longspan svg text.dark { fill: #16181c; font-size: 11.5px; pointer-events: none; }
 .longspan .cell { stroke: var(--rule); stroke-width: 1; fill: var(--paper); }
 .longspan .plus, .longspan .all { fill: var(--plus); }
+.longspan .all, .longspan .some { fill-opacity: .72; }
 .longspan .minus { fill: var(--minus); }
 .longspan .some { fill: var(--plus); pointer-events: none; }
 .longspan .hatch { stroke: var(--faint); stroke-width: 1; opacity: .55; fill: none; pointer-events: none; }
@@ -73,7 +74,6 @@ const char* const kPageStyle = R"(
 .longspan .k6 { fill: #bbcc33; } .longspan .k7 { fill: #cdb4e6; } .longspan .k8 { fill: #d5d5d5; }
 .longspan .grid { stroke: var(--rule); stroke-width: 1; }
 .longspan .axis { stroke: var(--faint); stroke-width: 1; }
-.longspan .thin { stroke: var(--paper); opacity: .8; }
 .longspan .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .longspan .mark { stroke: var(--paper); stroke-width: 1; }
 .longspan .l0 { stroke: var(--l0); } .longspan .l1 { stroke: var(--l1); stroke-dasharray: 7 3; }
@@ -106,7 +106,7 @@ const char* const kPageStyle = R"(
   .longspan { --paper: #fff; --panel: #f3f3f0; --ink: #000; --faint: #555; --rule: #ccc; --link: #000; --plus: #1f5fa8; --minus: #b35806;
     color-scheme: light; }
   .longspan .scroll, .longspan pre { overflow: visible; } .longspan pre { white-space: pre-wrap; }
-  .longspan .step, .longspan figure, .longspan tr { break-inside: avoid; } .longspan h2, .longspan h3 { break-after: avoid; }
+  .longspan figure, .longspan tr { break-inside: avoid; } .longspan h2, .longspan h3 { break-after: avoid; }
   .longspan details::details-content { content-visibility: visible; block-size: auto; }
 }
 )";

@@ -18,7 +18,7 @@ namespace {
 constexpr std::int64_t kMostMaps = 16, kMostSquares = 32, kMostWithNumbers = 16;
 constexpr double kGap = 16;            // where squares were left out
 constexpr double kFullOpacity = 0.78;  // leaves text on it readable
-constexpr std::size_t kLongestName = 14;
+constexpr std::size_t kLongestName = 18;
 
 // Which axes of a step are the rows, the columns and the maps. Rows are the queries where there are
 // some: a tile of scores is [query, key] to its reader wherever the heads stand.
@@ -123,12 +123,9 @@ class GridPicture {
   }
 
   std::string words() const {
-    std::string text = axes_.row_axis().empty() ? ""
-                                                : "Rows: " + axes_.row_axis() +
-                                                      "; columns: " + axes_.column_axis() + '.';
-    text += shown_of(rows_.shown(), rows_.count, "rows");
-    text += shown_of(columns_.shown(), columns_.count, "columns");
-    return text + shown_of(maps_.shown(), maps_.count, "maps");
+    return shown_of(rows_.shown(), rows_.count, "rows") +
+           shown_of(columns_.shown(), columns_.count, "columns") +
+           shown_of(maps_.shown(), maps_.count, "maps");
   }
 
  private:
@@ -183,7 +180,10 @@ class GridPicture {
     };
     if (!axes_.column_axis().empty()) {
       write_label(markup_, left, top - 22, "start", "faint", axes_.column_axis());
-      const double widest = label_width(axes_.column_number(axes_.columns() - 1)) + 4;
+      double widest = 0;
+      for (std::int64_t i = 0; i < columns_.shown(); ++i) {
+        widest = std::max(widest, label_width(axes_.column_number(columns_.at(i))) + 4);
+      }
       const auto every =
           std::max<std::int64_t>(1, static_cast<std::int64_t>(std::ceil(widest / width_)));
       for (std::int64_t i = 0; i < columns_.shown(); i += every) {
@@ -309,7 +309,9 @@ std::string draw_heat(Markup& markup, const ExplainStep& step) {
     }
   });
   draw_scale(markup, range);
-  return picture.words();
+  const char* const sides =
+      range.lowest < 0 && range.highest > 0 ? "Blue is above 0, orange below. " : "";
+  return sides + picture.words();
 }
 
 std::string draw_coverage(Markup& markup, const ExplainStep& step) {

@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t kMostLines = 6;  // colours of lines in the page's style
 constexpr std::int64_t kMostMarks = 64;
 constexpr std::size_t kLongestName = 24;
-constexpr double kTop = 12, kPlotWidth = 420, kPlotHeight = 200, kLineHeight = 15;
+constexpr double kTop = 12, kPlotWidth = 310, kPlotHeight = 200, kLineHeight = 15;
 
 class LinePicture {
  public:
@@ -39,7 +39,8 @@ class LinePicture {
     draw_axes();
     for (std::int64_t line = 0; line < lines_; ++line) draw_line(line);
     write_names();
-    return "x: " + x_axis() + '.' + shown_of(lines_, series_, "lines");
+    return (has_gaps_ ? "A line stops where its number is not finite. " : "") +
+           shown_of(lines_, series_, "lines");
   }
 
  private:
@@ -64,6 +65,7 @@ class LinePicture {
     for (std::int64_t point = 0; point < points_; ++point) {
       for (std::int64_t line = 0; line < lines_; ++line) {
         const double y = value(point, line);
+        has_gaps_ = has_gaps_ || std::isnan(y);
         if (std::isnan(y)) continue;
         lowest_ = any ? std::min(lowest_, y) : y;
         highest_ = any ? std::max(highest_, y) : y;
@@ -102,6 +104,16 @@ class LinePicture {
   }
   double y_of(double y) const { return kTop + kPlotHeight * (highest_ - y) / (highest_ - lowest_); }
 
+  // So that the numbers below the axis do not touch.
+  std::int64_t points_between_ticks() const {
+    double widest = 0;
+    for (std::int64_t point = 0; point < points_ && !step_.axes.empty(); ++point) {
+      widest = std::max(widest, label_width(std::to_string(entry_number(step_, 0, point))));
+    }
+    const double fitting = kPlotWidth / (widest + 8);
+    return static_cast<std::int64_t>(std::ceil(static_cast<double>(points_) / fitting));
+  }
+
   void draw_rule(double x1, double y1, double x2, double y2, const char* kind) {
     markup_.empty("line", {{"x1", x1}, {"y1", y1}, {"x2", x2}, {"y2", y2}, {"class", kind}});
   }
@@ -113,8 +125,7 @@ class LinePicture {
     }
     const double bottom = kTop + kPlotHeight;
     draw_rule(left_, bottom, left_ + kPlotWidth, bottom, "axis");
-    constexpr std::int64_t kMostTicks = 12;
-    const std::int64_t every = (points_ + kMostTicks - 1) / kMostTicks;
+    const std::int64_t every = points_between_ticks();
     for (std::int64_t point = 0; point < points_ && !step_.axes.empty(); point += every) {
       draw_rule(x_of(point), bottom, x_of(point), bottom + 4, "axis");
       write_label(markup_, x_of(point), bottom + 17, "middle", "plain",
@@ -185,6 +196,7 @@ class LinePicture {
   const ExplainStep& step_;
   std::int64_t points_ = 0, series_ = 0, lines_ = 0;
   double lowest_ = 0, highest_ = 0, tick_ = 1, left_ = 30;
+  bool has_gaps_ = false;
   std::vector<double> ticks_;
 };
 

@@ -16,8 +16,7 @@ namespace {
 
 constexpr std::size_t kLongestName = 40;
 
-// Squares of a kColours picture: rows of the last axis, each below its name; short rows stand side
-// by side.
+// Squares of a kColours picture: rows of the last axis, each below its name.
 class ColourPicture {
  public:
   ColourPicture(Markup& markup, const ExplainStep& step)
@@ -42,14 +41,18 @@ class ColourPicture {
     const auto svg = open_svg(
         markup_, width_ + 1, height_, step_.name,
         std::to_string(rows_.count) + " rows of " + std::to_string(squares_.count) + " numbers");
+    for (const Heading& heading : headings_) {
+      write_label(markup_, 0, heading.y, "start", "strong", heading.text);
+    }
     for (std::int64_t i = 0; i < rows_.shown(); ++i) {
       draw_row(rows_.at(i), corners_[static_cast<std::size_t>(i)]);
     }
     std::string words;
     if (!step_.axes.empty()) {
-      words = "Above each square its " + clipped(step_.axes.back(), kLongestName) + '.';
+      words = "Above each square its " + clipped(step_.axes.back(), kLongestName) + ". ";
     }
-    words += is_ramp_ ? " Larger numbers are darker." : " Equal numbers have equal colours.";
+    words += is_ramp_ ? "The larger a number, the stronger its colour. "
+                      : "Equal numbers have equal colours. ";
     return words + shown_of(rows_.shown(), rows_.count, "rows") +
            shown_of(squares_.shown(), squares_.count, "columns");
   }
@@ -59,34 +62,47 @@ class ColourPicture {
   static constexpr std::int64_t kMostSquares = 128, kMostInAll = 1024, kMostRows = 64;
   static constexpr std::int64_t kLongLine = 20, kShortLine = 16, kSideBySide = 6;
   static constexpr double kPitch = 30, kSquare = 27, kNameHeight = 18, kNumberHeight = 14;
-  static constexpr double kRowSpace = 12, kGroupSpace = 24, kWidest = 620;
+  static constexpr double kRowSpace = 12, kGroupSpace = 24, kWidest = 480;
 
+  struct Heading {
+    double y;
+    std::string text;
+  };
   struct Corner {
     double x, y;
   };
 
+  // Rows that are short stand side by side as long as the first axis stays, below its name.
+  bool has_groups() const { return step_.shape.size() > 2 && squares_.count <= kSideBySide; }
+
   std::string name_of(std::int64_t row) const {
-    return clipped(place_name(step_, axes_before_last(step_), row), kLongestName);
+    std::vector<std::size_t> axes = axes_before_last(step_);
+    if (has_groups()) {
+      axes.erase(axes.begin());
+      row %= row_count(step_) / step_.shape[0];
+    }
+    return clipped(place_name(step_, axes, row), kLongestName);
   }
 
-  // Rows below each other, or, when they are short, beside each other as long as the first axis
-  // stays.
   void place_rows() {
     const std::int64_t lines = (squares_.shown() + per_line_ - 1) / per_line_;
     const double row_height = (step_.shape.size() < 2 ? 0 : kNameHeight) +
                               static_cast<double>(lines) * (kNumberHeight + kPitch);
-    const std::int64_t rows_in_group =
-        step_.shape.size() < 3 ? rows_.count : rows_.count / step_.shape[0];
+    const double squares_width =
+        static_cast<double>(std::min(per_line_, squares_.shown())) * kPitch;
+    const std::int64_t rows_in_group = has_groups() ? rows_.count / step_.shape[0] : rows_.count;
     double x = 0, y = 0;
     for (std::int64_t i = 0; i < rows_.shown(); ++i) {
-      const double width =
-          std::max(static_cast<double>(std::min(per_line_, squares_.shown())) * kPitch,
-                   label_width(name_of(rows_.at(i))));
-      const bool begins = i == 0 || rows_.gap_before(i) ||
-                          rows_.at(i) / rows_in_group != rows_.at(i - 1) / rows_in_group;
+      const std::int64_t row = rows_.at(i), group = row / rows_in_group;
+      const double width = std::max(squares_width, label_width(name_of(row)));
+      const bool begins = i == 0 || rows_.gap_before(i) || rows_.at(i - 1) / rows_in_group != group;
       if (i > 0 && (begins || squares_.count > kSideBySide || x + width > kWidest)) {
         x = 0;
         y += row_height + kRowSpace;
+      }
+      if (begins && has_groups()) {
+        headings_.push_back({y + 12, clipped(entry_name(step_, 0, group), kLongestName)});
+        y += kNameHeight + 2;
       }
       corners_.push_back({x, y});
       width_ = std::max(width_, x + width);
@@ -99,7 +115,7 @@ class ColourPicture {
     const std::string name = name_of(row);
     double top = corner.y;
     if (!name.empty()) {
-      write_label(markup_, corner.x, top + 12, "start", "strong", name);
+      write_label(markup_, corner.x, top + 12, "start", has_groups() ? "plain" : "strong", name);
       top += kNameHeight;
     }
     for (std::int64_t i = 0; i < squares_.shown(); ++i) {
@@ -145,6 +161,7 @@ class ColourPicture {
   std::int64_t per_line_ = 1;
   bool is_ramp_ = false;
   double highest_ = 0, width_ = 0, height_ = 0;
+  std::vector<Heading> headings_;
   std::vector<Corner> corners_;
 };
 
@@ -172,12 +189,12 @@ class BarPicture {
       draw_scale(left, static_cast<double>(bars_.shown()) * kPitch);
     }
     write_legend();
-    return "Shares of 1." + shown_of(bars_.shown(), bars_.count, "bars");
+    return "Shares of 1. " + shown_of(bars_.shown(), bars_.count, "bars");
   }
 
  private:
   static constexpr std::int64_t kMostBars = 24, kMostInLegend = 12;
-  static constexpr double kLength = 420, kPitch = 26, kThickness = 20, kScaleHeight = 22;
+  static constexpr double kLength = 360, kPitch = 26, kThickness = 20, kScaleHeight = 22;
 
   double share(std::int64_t number, std::int64_t bar) const {
     const double value = step_.values[static_cast<std::size_t>(number * bars_.count + bar)];
@@ -215,7 +232,7 @@ class BarPicture {
     for (const double at : {0.0, 0.25, 0.5, 0.75, 1.0}) {
       const double x = left + at * kLength;
       markup_.empty("line",
-                    {{"x1", x}, {"y1", 0.0}, {"x2", x}, {"y2", top + 2}, {"class", "axis thin"}});
+                    {{"x1", x}, {"y1", top - 4}, {"x2", x}, {"y2", top + 1}, {"class", "axis"}});
       write_label(markup_, x, top + 16, "middle", "faint", trimmed_number(at, 2));
     }
   }

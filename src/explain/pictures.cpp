@@ -4,7 +4,7 @@
 // Steps as inline SVG: the choice, and what all pictures share.
 #include "explain/pictures.h"
 
-#include "explain/axes.h"
+#include "explain/numbers.h"
 #include "explain/plain_text.h"
 
 namespace longspan::rendering {
@@ -35,14 +35,21 @@ void draw_picture(Markup& markup, const ExplainStep& step) {
         break;
     }
   }
-  markup.leaf("figcaption", {}, words);
+  if (!words.empty()) markup.leaf("figcaption", {}, words);
 }
 
 Markup::Element open_svg(Markup& markup, double width, double height, const std::string& title,
                          const std::string& description) {
-  const std::string size = Attribute("", width).value + ' ' + Attribute("", height).value;
-  auto svg = markup.open(
-      "svg", {{"viewBox", "0 0 " + size}, {"width", width}, {"height", height}, {"role", "img"}});
+  // On a narrow screen it shrinks as long as it can be read; from there on its box scrolls.
+  constexpr double kLeastScale = 0.68;
+  const std::string size = trimmed_number(width, 1) + ' ' + trimmed_number(height, 1);
+  const std::string range = "max-width:" + trimmed_number(width, 1) +
+                            "px;min-width:" + trimmed_number(kLeastScale * width, 1) + "px";
+  auto svg = markup.open("svg", {{"viewBox", "0 0 " + size},
+                                 {"width", width},
+                                 {"height", height},
+                                 {"style", range},
+                                 {"role", "img"}});
   markup.leaf("title", {}, title);
   markup.leaf("desc", {}, description);
   return svg;
@@ -76,8 +83,7 @@ std::string colour_of(std::int64_t number) {
 
 std::string shown_of(std::int64_t shown, std::int64_t count, const char* things) {
   if (shown >= count) return {};
-  return ' ' + std::to_string(shown) + " of " + std::to_string(count) + ' ' + things +
-         " are shown.";
+  return std::to_string(shown) + " of " + std::to_string(count) + ' ' + things + " are shown. ";
 }
 
 }  // namespace longspan::rendering

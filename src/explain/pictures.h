@@ -13,7 +13,8 @@ namespace longspan::rendering {
 // A <figure> with the step's picture; nothing for Picture::kNone and for a step without numbers.
 void draw_picture(Markup& markup, const ExplainStep& step);
 
-// What draw_picture chooses from. Each writes one or more <svg> and returns the words below them.
+// What draw_picture chooses from. Each writes one or more <svg> and returns the words below them;
+// they may be none.
 std::string draw_heat(Markup& markup, const ExplainStep& step);
 std::string draw_coverage(Markup& markup, const ExplainStep& step);
 std::string draw_lines(Markup& markup, const ExplainStep& step);
@@ -40,7 +41,7 @@ void draw_square(Markup& markup, double x, double y, double width, double height
 // One of nine colours on which dark text can be read, again and again.
 std::string colour_of(std::int64_t number);
 
-// "6 of 16 lines are shown", or nothing.
+// "6 of 16 lines are shown. ", or nothing.
 std::string shown_of(std::int64_t shown, std::int64_t count, const char* things);
 
 }  // namespace longspan::rendering

@@ -239,7 +239,7 @@ def error_figure(lines):
     points = [point for curve in errors for point in curve.points]
     across = length_axis([point.x for point in points])
     panels = [Panel("relative L2 error of the output", across,
-                    log_axis("relative L2", "{:.0e}".format, [point.y for point in points]), errors)]
+                    log_axis("relative L2", "{:.2g}".format, [point.y for point in points]), errors)]
     if recall:
         panels.append(Panel("share of exact attention that LSH finds", across,
                             linear_axis("share", lambda share: f"{100 * share:.3g} %", (0, .25, .5, .75, 1)), recall))

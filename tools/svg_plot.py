@@ -10,7 +10,7 @@ from html import escape
 from typing import Callable, NamedTuple
 
 WIDTH, HEIGHT = 400, 300  # of a panel: at 360 pixels the text is still larger than 10
-LEFT, RIGHT, TOP, BOTTOM = 62, 108, 40, 46
+LEFT, RIGHT, TOP, BOTTOM = 62, 118, 40, 46
 LABEL_GAP = 15
 
 # Blue, vermilion, green, purple (told apart by the colour-blind; markers differ, too), grey for what is not measured.
@@ -122,6 +122,7 @@ def elements(panel):
         y = y_of(tick)
         lines += [f'<path class="grid" d="M{LEFT} {y:.1f}h{width}"/>',
                   f'<text class="tick y" x="{LEFT - 7}" y="{y + 4:.1f}">{clean(panel.y.text(tick))}</text>']
+    lines.append(f'<path class="grid" d="M{LEFT} {TOP + height}h{width}"/>')
     for tick in panel.x.ticks:
         x = x_of(tick)
         lines += [f'<path class="grid" d="M{x:.1f} {TOP + height}v5"/>',
@@ -141,9 +142,18 @@ def elements(panel):
             about = f"{curve.label}: {panel.x.text(point.x)} {panel.x.title}, {panel.y.text(point.y)}"
             lines.append(f'<path class="{style} point" d="M{x:.1f} {y:.1f}{MARKERS[curve.colour]}">'
                          f"<title>{clean(about)}</title></path>")
-    ends = [curve.points[-1] for curve in curves]
-    for curve, end, y in zip(curves, ends, spread([y_of(end.y) for end in ends], TOP, TOP + height)):
-        lines.append(f'<text class="label c{curve.colour}" x="{x_of(end.x) + 9:.1f}" y="{y + 4:.1f}">{clean(curve.label)}</text>')
+    last = max((point.x for curve in curves for point in curve.points), default=0)
+    whole = [curve for curve in curves if curve.points[-1].x == last]
+    for curve, y in zip(whole, spread([y_of(curve.points[-1].y) for curve in whole], TOP, TOP + height)):
+        lines.append(f'<text class="label c{curve.colour}" x="{x_of(last) + 9:.1f}" y="{y + 4:.1f}">{clean(curve.label)}</text>')
+    for curve in curves:
+        end = curve.points[-1]
+        if curve in whole:
+            continue
+        # It ends before others: its label stands above its end, or below it when it is the lowest there.
+        lowest = all(point.y > end.y for each in curves for point in each.points if point.x == end.x and each is not curve)
+        lines.append(f'<text class="label x c{curve.colour}" x="{x_of(end.x):.1f}" '
+                     f'y="{y_of(end.y) + (18 if lowest else -9):.1f}">{clean(curve.label)}</text>')
     return lines
 
 

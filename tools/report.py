@@ -65,7 +65,7 @@ def page(lines):
         body += "<h2>Not measured</h2>\n" + html_list(left_out)
     style = (PAGE_STYLE + svg_plot.style(svg_plot.LIGHT) +
              "@media (prefers-color-scheme: dark) {\n" + DARK_STYLE + svg_plot.style(svg_plot.DARK) + "}\n")
-    return ('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
+    return ('<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
             '<meta name="color-scheme" content="light dark"/>\n<title>longspan: time, memory, error</title>\n'
             f"<style>\n{style}</style>\n</head>\n<body>\n{body}</body>\n</html>\n")
@@ -138,6 +138,8 @@ def parse(arguments):
     options = parser.parse_args(arguments)
     if (options.build is None) == (options.records is None):
         parser.error("expected BUILD_FOLDER or --from FILE, one of them")
+    if options.docs and len(set(options.only)) < 3:
+        parser.error("--docs: expected all figures, found --only")
     options.lengths.sort()
     return options
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Part of longspan. See LICENSE.
 #
-# Runs the examples of README.md: what a reader copies must work.
+# Runs the examples of README.md or a document: what a reader copies must work.
 """usage: check_readme_examples.py README.md BUILD_FOLDER [PYTHON]
 
   ```sh   blocks are run by bash, in order, in one scratch folder that has data/; those with make, git or cmake are not
@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^```(sh|cpp|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -30,9 +31,9 @@ def run_python(blocks, folder, build, python):
     return subprocess.run([python, "-c", "\n".join(blocks)], cwd=folder, env=environment, check=False).returncode == 0
 
 
-def run_program(block, root, build):
+def run_program(block, build):
     words = " ".join(block.split())
-    for file in sorted((root / "examples").glob("*.cpp")):
+    for file in sorted((ROOT / "examples").glob("*.cpp")):
         if words in " ".join(file.read_text().split()):
             return subprocess.run([str(build / "examples" / f"example_{file.stem}")], check=False).returncode == 0
     print("examples: no file of examples/ holds this block")
@@ -50,13 +51,13 @@ def main():
     python = [block for language, block in found if language == "python"]
     counts = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "data").symlink_to(readme.parent / "data")
+        Path(folder, "data").symlink_to(ROOT / "data")
         for language, block in blocks:
             if language == "sh" and re.search(r"^\s*(make|git|cmake)\b", block, re.MULTILINE):
                 continue
             print(f"examples: {language}\n{block}", flush=True)
             counts[language] += 1
-            good = run_shell(block, folder, build) if language == "sh" else run_program(block, readme.parent, build)
+            good = run_shell(block, folder, build) if language == "sh" else run_program(block, build)
             if not good:
                 print(f"examples: this block of {readme.name} failed:\n{block}")
                 return 1

@@ -52,8 +52,7 @@ def html_figure(figure):
 
 def page(lines):
     figures, absent = report_figures.figures(lines)
-    left_out = [f"{line['what']}: {line['reason']}" for line in lines if line["figure"] == "left out"]
-    left_out += [f"{heading}: the records hold none of it" for heading in absent]
+    left_out = report_figures.left_out(lines) + [f"{heading}: the records hold none of it" for heading in absent]
     body = f"<h1>longspan: time, memory, error</h1>\n<p>{clean(report_figures.machine(lines))}.</p>\n"
     if report_figures.of(lines, "time"):
         body += ("<h2>Where the methods cross</h2>\n" + html_list(report_figures.crossover_sentences(lines)) +
@@ -76,7 +75,7 @@ def measure(build, out, options):
     kept, lines = out / "records.jsonl", []
     with tempfile.TemporaryDirectory(dir=out) as folder, open(out / "records.partial", "w", encoding="utf-8") as file:
         for line in report_records.measure(build, Path(folder), options):
-            print(f"report: {line.get('command') or line['what'] + ': ' + line['reason']}", file=sys.stderr, flush=True)
+            print(f"report: {line.get('command') or report_figures.left_out([line])[0]}", file=sys.stderr, flush=True)
             file.write(json.dumps(line) + "\n")
             file.flush()
             lines.append(line)
@@ -91,9 +90,10 @@ def write_documents(lines):
     for figure in figures:
         (ROOT / "docs" / f"report_{figure.name}.svg").write_text(svg_plot.picture(figure.panels))
     lsh_quality.write_documents(lsh_quality.diagnoses(report_figures.of(lines, "rounds")))
-    left_out = [f"{line['what']}: {line['reason']}" for line in lines if line["figure"] == "left out"]
-    text = (f"{report_figures.machine(lines)}; {report_figures.shape_words(report_figures.of(lines, 'time'))} where nothing else is "
-            f"said.\n\n{lsh_quality.markdown(*report_figures.crossovers(lines))}\n"
+    left_out = report_figures.left_out(lines)
+    shape = report_figures.shape_words(report_figures.of(lines, "time"))
+    text = (f"{report_figures.machine(lines)}; {shape} where nothing else is said.\n\n"
+            f"{lsh_quality.markdown(*report_figures.crossovers(lines))}\n"
             "Time and peak memory above inputs and outputs, each forward / forward and backward:\n\n"
             f"{lsh_quality.markdown(*report_figures.times_table(lines))}")
     if left_out:
@@ -127,12 +127,14 @@ def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("build", nargs="?", type=Path, help="build folder with cli/longspan, such as build/release")
     parser.add_argument("--from", dest="records", type=Path, metavar="FILE", help="draw these records, measure nothing")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "report", help="report.html and records.jsonl (build/report)")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "report", metavar="FOLDER",
+                        help="for report.html and records.jsonl (build/report)")
     parser.add_argument("--docs", action="store_true", help="also the pictures and tables of docs/")
     parser.add_argument("--lengths", type=numbers, default=numbers("256:65536"), help="tokens (256:65536)")
     parser.add_argument("--rounds", type=numbers, default=[4, 16], help="of LSH against length (4,16)")
     parser.add_argument("--heads", type=int, default=8, help="heads (8)")
-    parser.add_argument("--head-dims", type=numbers, default=[64, 32, 128], help="the first is drawn, all are compared (64,32,128)")
+    parser.add_argument("--head-dims", type=numbers, default=[64, 32, 128],
+                        help="the first is drawn, the crossings of all are compared (64,32,128)")
     parser.add_argument("--limit", type=float, default=40, help="seconds that one run may take (40)")
     parser.add_argument("--only", type=figure_names, default=["time", "error", "rounds"], help="time,error,rounds")
     options = parser.parse_args(arguments)

@@ -52,6 +52,10 @@ def of(lines, figure):
     return [line for line in lines if line["figure"] == figure]
 
 
+def left_out(lines):
+    return [f"{line['what']} ({line['reason']})" for line in of(lines, "left out")]
+
+
 def time_runs(lines):
     """{(head_dim, rounds, with backward): {tokens: [lines]}}, tokens ascending"""
     runs = {}
@@ -110,7 +114,7 @@ def crossovers(lines):
         words = [crossing_words(*(medians(runs.get((head_dim, each, backward), {})) for each in (0, num_hashes)))
                  for backward in (False, True)]
         rows.append((head_dim, num_hashes, *words))
-    return ("head_dim", "LSH rounds", *(f"LSH is faster from, {each}" for each in PASSES)), rows
+    return ("head_dim", "LSH rounds", *(f"{each}: LSH is faster from" for each in PASSES)), rows
 
 
 def crossover_sentences(lines):
@@ -231,9 +235,9 @@ def error_figure(lines):
         found = [(tokens, case[tokens]["record"]["diagnosis"]) for tokens in sorted(case)]
         for figure, curves in (("output_error", errors), ("recalled_mass", recall)):
             points = [Point(tokens, *(each[figure][end] for end in ("value", "low", "high"))) for tokens, each in found]
-            curves.append(Curve(name_of(num_hashes), *style_of(num_hashes, all_rounds)[:1], points,
-                                style_of(num_hashes, all_rounds)[1]))
-        rows += [(name_of(num_hashes), tokens, lsh_quality.number(each["output_error"]),
+            colour, dashed = style_of(num_hashes, all_rounds)
+            curves.append(Curve(name_of(num_hashes), colour, points, dashed))
+        rows += [(name_of(num_hashes), tokens, "{value:.2g} ({low:.2g} to {high:.2g})".format(**each["output_error"]),
                   lsh_quality.percent(each["recalled_mass"])) for tokens, each in found]
         commands += example([case[max(case)]])
     points = [point for curve in errors for point in curve.points]
@@ -243,9 +247,9 @@ def error_figure(lines):
     if recall:
         panels.append(Panel("share of exact attention that LSH finds", across,
                             linear_axis("share", lambda share: f"{100 * share:.3g} %", (0, .25, .5, .75, 1)), recall))
-    caption = ("Exact attention against float64 (sampled rows of one head, whole sum of keys): rounding alone. LSH against exact attention: what "
-               "it leaves out, with 95 % intervals. N(0, 1) inputs are the hardest case for hashing, since all keys are nearly "
-               "alike; the last figure has a trained model's beside them.")
+    caption = ("Exact attention against float64, sampled queries of one head that see all keys: rounding alone. LSH, causal, "
+               "against exact attention: what it leaves out, with 95 % intervals. N(0, 1) inputs are hard for hashing, since "
+               "every key matters nearly as much as the next; the figure by rounds has a trained model beside them.")
     return Figure("error", "Error against length", caption, list(dict.fromkeys(commands)), panels,
                   ("method", "tokens", "relative L2 error", "share found"), rows)
 
@@ -254,8 +258,8 @@ def rounds_figure(lines):
     runs = of(lines, "rounds")
     found = lsh_quality.diagnoses(runs)
     caption = ("Causal LSH attention by the number of rounds, 95 % intervals: a trained model's layer and N(0, 1) vectors of the "
-               "same shape. Left, how much of the weights of exact attention is on pairs that were found; dashed, what as many pairs would hold by chance. "
-               "Right, the error; dashed, with every find of a pair counted.")
+               "same shape. Left: how much of the weights of exact attention is on pairs that were found; dashed: what as many "
+               "pairs would hold by chance. Right: the error; dashed: with every find of a pair counted.")
     return Figure("rounds", "LSH by rounds", caption, [runs[-1]["command"]], lsh_quality.panels(found),
                   *lsh_quality.table(found))
 

@@ -76,6 +76,10 @@ bench: build  ## exact and LSH attention against the peaks of the same run, answ
 	@build/release/bench/memory
 	@build/release/cli/longspan bench --seqlen 512,4096 --causal=0,1 --dtype f32,bf16 -o md
 
+.PHONY: report
+report: build  ## time, memory and error of the methods as plots in one page, build/report/report.html (6 minutes; REPORT_ARGS)
+	@tools/report.py build/release $(REPORT_ARGS)
+
 .PHONY: soak
 soak: build  ## the randomised tests, SOAK_COUNT cases each, from SOAK_SEED on (a failure prints how to repeat it)
 	@cd build/release/tests && for test in exact_random exact_backward_random exact_dropout mask_random \

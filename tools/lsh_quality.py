@@ -3,40 +3,54 @@
 # Part of longspan. See LICENSE.
 #
 # What rounds buy: recalled mass and error of causal LSH attention on the activations of a trained model and on N(0, 1)
-# vectors of the same shape, as the table and the picture of docs/lsh.md.
-"""usage: lsh_quality.py BUILD_FOLDER    rewrites the table in docs/lsh.md, and docs/lsh_quality.svg"""
+# vectors of the same shape, as the table and the picture of docs/lsh.md. tools/report.py draws the same.
+"""usage: lsh_quality.py BUILD_FOLDER    rewrites the table in docs/lsh.md, and docs/report_rounds.svg"""
 
-import math
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from run_main_job import OUT, ROOT, Failure, Program
+from run_main_job import ROOT, Failure, Program
+from svg_plot import Curve, Panel, Point, linear_axis, log_axis, picture
 
 ROUNDS = (1, 2, 4, 8, 16)
-DOCUMENT, PICTURE = ROOT / "docs" / "lsh.md", ROOT / "docs" / "lsh_quality.svg"
+DEDUPS = ("exact", "none")
+DOCUMENT, PICTURE = ROOT / "docs" / "lsh.md", ROOT / "docs" / "report_rounds.svg"
 TABLE_BEGIN, TABLE_END = "<!-- by tools/lsh_quality.py -->\n", "<!-- end -->\n"
 MODEL, NORMAL = "trained model", "N(0, 1)"
 
 
-def make_inputs(build):
-    normal = OUT / "normal_4096.safetensors"
-    subprocess.run([str(build / "examples" / "example_make_input"), normal, "4096", "4", "32"], check=True)
-    return {MODEL: ROOT / "data" / "minilm_l2_4096.safetensors", NORMAL: normal}
+def make_input(build, folder, seqlen, heads, head_dim):
+    """N(0, 1) vectors; the name of the file in `folder`."""
+    name = f"normal_{seqlen}_{heads}_{head_dim}.safetensors"
+    program = build / "examples" / "example_make_input"
+    subprocess.run([str(program), name, str(seqlen), str(heads), str(head_dim)], cwd=folder, check=True)
+    return name
 
 
-def measure(build):
+def measure(build, folder, rounds=ROUNDS, sources=None):
+    """One report line a run (tools/report_records.py); files go to `folder`."""
+    program = Program(build, folder)
+    if sources is None:
+        (folder / "data").symlink_to(ROOT / "data")
+        sources = {MODEL: "data/minilm_l2_4096.safetensors", NORMAL: make_input(build, folder, 4096, 4, 32)}
+    for name, source in sources.items():
+        for num_hashes in rounds:
+            for dedup in DEDUPS:
+                arguments = (source, "result.safetensors", "--output-dtype", "f32", "--causal", "--method", "lsh",
+                             "--num-hashes", num_hashes, "--dedup", dedup, "--diagnose")
+                yield {"figure": "rounds", "input": name, "num_hashes": num_hashes, "dedup": dedup,
+                       "command": program.attend_command(*arguments), "record": program.attend(*arguments)}
+
+
+def diagnoses(lines):
     """{(input, rounds, dedup): the diagnosis}"""
-    program = Program(build)
-    OUT.mkdir(exist_ok=True)
-    found = {}
-    for name, source in make_inputs(build).items():
-        for rounds in ROUNDS:
-            for dedup in ("exact", "none"):
-                record = program.attend(source, OUT / "quality.safetensors", "--output-dtype", "f32", "--causal",
-                                        "--method", "lsh", "--num-hashes", rounds, "--dedup", dedup, "--diagnose")
-                found[name, rounds, dedup] = record["diagnosis"]
-    return found
+    return {(line["input"], line["num_hashes"], line["dedup"]): line["record"]["diagnosis"] for line in lines}
+
+
+def rounds_of(found):
+    return sorted({rounds for _, rounds, _ in found})
 
 
 def number(estimate):
@@ -48,82 +62,54 @@ def percent(estimate):
 
 
 def table(found):
-    lines = ["| input | rounds | recalled mass | of the pairs | error, dedup exact | error, dedup none | finds per pair |",
-             "|---|---|---|---|---|---|---|"]
+    """Head and rows"""
+    head = ("input", "rounds", "recalled mass", "of the pairs", "error, dedup exact", "error, dedup none", "finds per pair")
+    rows = []
     for name in (MODEL, NORMAL):
-        for rounds in ROUNDS:
+        for rounds in rounds_of(found):
             exact, none = found[name, rounds, "exact"], found[name, rounds, "none"]
-            cells = (name, rounds, percent(exact["recalled_mass"]), percent(exact["recalled_pairs"]),
-                     number(exact["output_error"]), number(none["output_error"]),
-                     f"{exact['finds_per_pair']['value']:.2f}")
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
+            rows.append((name, rounds, percent(exact["recalled_mass"]), percent(exact["recalled_pairs"]),
+                         number(exact["output_error"]), number(none["output_error"]),
+                         f"{exact['finds_per_pair']['value']:.2f}"))
+    return head, rows
 
 
-class Panel:
-    """Curves over the number of rounds (in steps of a factor of 2), as elements of an SVG picture."""
-
-    WIDTH, HEIGHT, TOP = 330, 250, 56
-
-    def __init__(self, left, title, ticks, place, text):
-        """`place`: value -> 0 (bottom) to 1 (top); `text`: of a tick"""
-        self.left, self.place = left, place
-        self.elements = [f'<text class="title" x="{left}" y="{self.TOP - 22}">{title}</text>']
-        for tick in ticks:
-            y = self.y(tick)
-            self.elements += [f'<path class="grid" d="M{left} {y:.1f}h{self.WIDTH}"/>',
-                              f'<text class="tick" text-anchor="end" x="{left - 8}" y="{y + 4:.1f}">{text(tick)}</text>']
-        for rounds in ROUNDS:
-            self.elements.append(f'<text class="tick" text-anchor="middle" x="{self.x(rounds):.1f}" '
-                                 f'y="{self.TOP + self.HEIGHT + 20}">{rounds}</text>')
-        self.elements.append(f'<text class="tick" text-anchor="middle" x="{left + self.WIDTH / 2}" '
-                             f'y="{self.TOP + self.HEIGHT + 40}">rounds</text>')
-
-    def x(self, rounds):
-        return self.left + 14 + (self.WIDTH - 28) * math.log2(rounds) / math.log2(ROUNDS[-1])
-
-    def y(self, value):
-        return self.TOP + self.HEIGHT * (1 - self.place(value))
-
-    def curve(self, style, estimates, label, lift=0):
-        """Estimates by rounds, with their intervals; the label stands behind the last, so much higher."""
-        places = [(self.x(rounds), self.y(e["value"])) for rounds, e in zip(ROUNDS, estimates)]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        self.elements.append(f'<polyline class="{style}" points="{line}"/>')
-        for (x, y), e in zip(places, estimates):
-            self.elements += [f'<path class="{style} whisker" d="M{x:.1f} {self.y(e["low"]):.1f}V{self.y(e["high"]):.1f}"/>',
-                              f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>']
-        x, y = places[-1]
-        self.elements.append(f'<text class="label {style}" x="{x + 10:.1f}" y="{y + 4 - lift:.1f}">{label}</text>')
+def markdown(head, rows):
+    lines = ["| " + " | ".join(map(str, cells)) + " |\n" for cells in (head, *rows)]
+    lines.insert(1, "|" + "---|" * len(head) + "\n")
+    return "".join(lines)
 
 
-STYLE = """
-text { font: 12px sans-serif; fill: #24292f; stroke: none } .title { font-size: 14px; font-weight: bold }
-.tick { fill: #57606a } .grid { stroke: #d8dee4; stroke-width: 1 }
-polyline { fill: none; stroke-width: 2 } .whisker { stroke-width: 1.2 } circle { stroke-width: 1.5 }
-.model { stroke: #0b62c4; fill: #0b62c4 } .normal { stroke: #c2570c; fill: #c2570c }
-polyline.model, polyline.normal { fill: none } .second { stroke-dasharray: 5 4 } circle.second { stroke-dasharray: none; fill: #ffffff }
-.whisker.second { stroke-dasharray: none } text.label { stroke: none }
-"""
+def replace_between(document, begin, end, text):
+    old = document.read_text()
+    first = old.index(begin) + len(begin)
+    document.write_text(old[:first] + text + old[old.index(end, first):])
 
 
-def picture(found):
-    def estimates(name, dedup, figure):
-        return [found[name, rounds, dedup][figure] for rounds in ROUNDS]
+def panels(found):
+    rounds = rounds_of(found)
 
-    mass = Panel(60, "share of exact attention that is found", (0, .25, .5, .75, 1), lambda share: share,
-                 lambda tick: f"{100 * tick:.0f} %")
-    low, high = .1, 10
-    error = Panel(560, "relative L2 error of the output", (.1, .2, .5, 1, 2, 5, 10),
-                  lambda x: math.log(x / low) / math.log(high / low), lambda tick: f"{tick:g}")
-    for name, style, lift in ((MODEL, "model", 5), (NORMAL, "normal", -5)):
-        mass.curve(style, estimates(name, "exact", "recalled_mass"), name)
-        mass.curve(style + " second", estimates(name, "exact", "recalled_pairs"), "of the pairs", lift)
-        error.curve(style, estimates(name, "exact", "output_error"), name)
-        error.curve(style + " second", estimates(name, "none", "output_error"), "dedup none")
-    body = "\n".join(mass.elements + error.elements)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 360" width="1000" height="360">\n'
-            f'<style>{STYLE}</style>\n<rect width="1000" height="360" fill="#ffffff"/>\n{body}\n</svg>\n')
+    def curve(label, colour, name, dedup, figure, dashed=False):
+        estimates = [found[name, each, dedup][figure] for each in rounds]
+        points = [Point(each, e["value"], e["low"], e["high"]) for each, e in zip(rounds, estimates)]
+        return Curve(label, colour, points, dashed)
+
+    mass, error = [], []
+    for colour, name in enumerate((MODEL, NORMAL)):
+        mass += [curve(name, colour, name, "exact", "recalled_mass"),
+                 curve("of the pairs", colour, name, "exact", "recalled_pairs", True)]
+        error += [curve(name, colour, name, "exact", "output_error"),
+                  curve("dedup none", colour, name, "none", "output_error", True)]
+    across = log_axis("rounds", "{:g}".format, rounds, 2)
+    ends = [end for each in error for point in each.points for end in (point.low, point.high)]
+    return [Panel("share of exact attention that is found", across,
+                  linear_axis("share", lambda share: f"{100 * share:.3g} %", (0, .25, .5, .75, 1)), mass),
+            Panel("relative L2 error of the output", across, log_axis("relative L2", "{:.3g}".format, ends), error)]
+
+
+def write_documents(found):
+    replace_between(DOCUMENT, TABLE_BEGIN, TABLE_END, markdown(*table(found)))
+    PICTURE.write_text(picture(panels(found)))
 
 
 def main():
@@ -131,14 +117,12 @@ def main():
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        found = measure(Path(sys.argv[1]).resolve())
+        with tempfile.TemporaryDirectory() as folder:
+            found = diagnoses(measure(Path(sys.argv[1]).resolve(), Path(folder)))
+        write_documents(found)
     except (Failure, subprocess.CalledProcessError, OSError) as failure:
         print(f"lsh_quality: {failure}", file=sys.stderr)
         return 1
-    text = DOCUMENT.read_text()
-    begin, end = text.index(TABLE_BEGIN) + len(TABLE_BEGIN), text.index(TABLE_END)
-    DOCUMENT.write_text(text[:begin] + table(found) + text[end:])
-    PICTURE.write_text(picture(found))
     return 0
 
 

@@ -20,6 +20,7 @@ REL_L2 = 2e-6               # float32 against float64
 LSE = ("2e-6", "1e-6")      # absolute, relative
 MEMORY_BOUND = 16 << 20     # above inputs and outputs, the process itself included
 LONG_SEQLEN, LONG_HEAD_DIM = 131072, 64
+NO_MEMORY_EXIT = 4
 CHECKED_ROWS = (0, 1, 5000, LONG_SEQLEN // 2 + 1, LONG_SEQLEN - 1)
 
 
@@ -27,20 +28,33 @@ class Failure(Exception):
     pass
 
 
+class NoMemory(Failure):
+    pass
+
+
 class Program:
-    def __init__(self, build):
-        self.path = str(build / "cli" / "longspan")
+    def __init__(self, build, folder=None):
+        """`folder`: where its commands run"""
+        self.path, self.folder = str(build / "cli" / "longspan"), folder
 
     def run(self, *arguments):
         """The record of a command. Its progress goes to the terminal."""
-        done = subprocess.run([self.path, *map(str, arguments), "--json"], stdout=subprocess.PIPE, check=False)
+        done = subprocess.run([self.path, *map(str, arguments), "--json"], cwd=self.folder, stdout=subprocess.PIPE,
+                              check=False)
         record = json.loads(done.stdout or "{}")
+        if done.returncode == NO_MEMORY_EXIT:
+            raise NoMemory(record["error"]["message"])
         if done.returncode != 0 and not (arguments[0] == "compare" and "tensors" in record):
             raise Failure(f"{' '.join(map(str, arguments))}: exit {done.returncode}")
         return record
 
     def attend(self, source, output, *options):
         return self.run("attend", source, "-o", output, "--force", "--quiet", *options)
+
+    @staticmethod
+    def attend_command(source, output, *options):
+        """What a reader would type for it."""
+        return " ".join(map(str, ("longspan attend", source, "-o", output, "--force", *options, "--json")))
 
     def difference(self, result, expected):
         """Relative L2 of the output and the largest difference of lse, both within tolerance."""

@@ -85,6 +85,7 @@ DType state_dtype(DType dtype) noexcept;
 void bind_exact(nb::module_& module);
 void bind_lsh(nb::module_& module);
 void bind_weights(nb::module_& module);
+void bind_explain(nb::module_& module);
 void bind_kv_cache(nb::module_& module);
 void bind_jax(nb::module_& module);  // where XLA's headers were found
 

@@ -37,6 +37,7 @@ NB_MODULE(_core, module) {
   python::bind_exact(module);
   python::bind_lsh(module);
   python::bind_weights(module);
+  python::bind_explain(module);
   python::bind_kv_cache(module);
 #ifdef LONGSPAN_WITH_JAX
   python::bind_jax(module);

@@ -214,7 +214,6 @@ void add_order_steps(Steps& steps, const LshView& view) {
              .code = "sorted_positions = jnp.argsort(seqlen * buckets + positions)",
              .why = "Which position sits at each place. Inside a bucket positions ascend: the sort "
                     "is stable.",
-             .picture = Picture::kColours,
              .whole_numbers = true},
             order);
   steps.add("sorted_buckets", {heads, round, places},

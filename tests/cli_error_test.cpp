@@ -58,8 +58,13 @@ class CliError : public testing::Test {
 TEST_F(CliError, Usage) {
   expect(2, "", "expected a command");
   expect(2, "atend IN -o OUT", "'atend'");
-  expect(2, "explain IN", "not available in this version");
   expect(2, "attend IN -o OUT --cuasal", "unknown option --cuasal");
+  expect(2, "explain IN --rows 3:2", "0 <= A < B");
+  expect(2, "explain IN --backward", "unknown option --backward");
+  expect(2, "explain --passthrough", "--method lsh");
+  expect(2, "explain IN IN", "explain: INPUT: expected one");
+  expect(2, "explain IN --rows 90:91", "rows must choose some of 0 to");
+  expect(2, "explain IN --num-hashes 2", "explain: --num-hashes: expected --method lsh");
   expect(2, "attend IN -o OUT --scale", "--scale");
   expect(2, "attend IN -o OUT --scale 1 --scale 2", "--scale");
   expect(2, "attend -o OUT", "found 0 files");

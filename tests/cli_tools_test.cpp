@@ -251,7 +251,7 @@ TEST_F(CliTools, ExamplesRun) {
   for (std::size_t n = 0; n < 3; ++n) io::write_npy(folder_ / names[n], tensors[n]);
   std::filesystem::current_path(folder_.path());
   ASSERT_EQ(run("attend input.safetensors -o expected.safetensors --causal --quiet").exit_code, 0);
-  for (const char* command : {"attend", "merge", "compare", "inspect"}) {
+  for (const char* command : {"attend", "merge", "compare", "inspect", "explain"}) {
     std::istringstream lines(run(std::string("help ") + command).out);
     for (std::string text; std::getline(lines, text);) {
       std::vector<std::string> words = words_of(text);

@@ -3,7 +3,6 @@
 //
 // `longspan explain`: every step of a method with its names, shapes and numbers.
 #include "longspan/explain.h"
-#include "lsh_options.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -19,6 +18,7 @@
 #include "explain_example.h"
 #include "failure.h"
 #include "io/atomic_file.h"
+#include "lsh_options.h"
 #include "options.h"
 #include "record.h"
 #include "signals.h"

@@ -20,11 +20,12 @@ namespace longspan {
 // How a step is drawn on a page; its numbers are always there, too.
 enum class Picture : std::uint8_t {
   kNone,
-  kHeat,      // a map of squares for each index of the other axes; columns are the last axis, rows
-              // the one named "query", else the last but one
-  kCoverage,  // the same, [chunk of queries, chunk of keys]: 0 hidden, 1 some pairs are hidden, 2
-              // all visible
-  kLines,     // the first axis is x, every index of the others a line
+  // A map of squares for each index of the other axes. Columns are the last axis; rows are the one
+  // whose name begins with "query", else the last but one.
+  kHeat,
+  // The same over [chunk of queries, chunk of keys]: 0 hidden, 1 some pairs are hidden, 2 none is.
+  kCoverage,
+  kLines,    // the first axis is x, every index of the others a line
   kColours,  // whole numbers along the last axis as coloured squares, one row for each index before
   kBars,     // shares of 1 along the first axis, stacked; one bar for each index of the others
 };
@@ -43,7 +44,7 @@ struct ExplainStep {
   // Per axis, the indices in the tensors of the call that its entries stand for; empty: 0, 1, 2,
   // ...
   std::vector<std::vector<std::int64_t>> index;
-  // Row-major. -inf is a hidden pair where an axis is named "key", else the log or max of nothing.
+  // Row-major. -inf is a hidden pair where an axis begins with "key", else the log or max of none.
   std::vector<double> values;
   bool whole_numbers = false;  // positions, buckets: not to be shown with a point
   Picture picture = Picture::kNone;

@@ -59,7 +59,7 @@ TEST(ExplainHtml, ThePageHoldsTheRecordAndNothingElse) {
         "np.einsum(&#39;qhd,khd-&gt;qhk&#39;, query, key)",
         "<dt>summed</dt><dd><code>d feature</code>",
         "for each query q:\n  for each head h:", "A score is the product of a query and a key.",
-        "<th scope=\"col\">10</th>", "<th scope=\"row\">head 0</th>", "<td>-1.2500</td>",
+        "<th scope=\"col\">10</th>", "<th scope=\"row\">query 5</th>", "<td>-1.2500</td>",
         "<td class=\"off\">-inf</td>", "query 4, key 10: hidden"}) {
     EXPECT_TRUE(contains(html, part)) << part;
   }

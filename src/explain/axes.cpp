@@ -65,6 +65,24 @@ std::int64_t column_count(const ExplainStep& step) {
   return step.shape.empty() ? 1 : step.shape.back();
 }
 
+ExplainStep with_single_entries_first(ExplainStep step) {
+  const std::size_t rank = step.shape.size();
+  std::vector<std::size_t> order;  // moving such an axis moves no number
+  for (const bool single : {true, false}) {
+    for (std::size_t axis = 0; axis + 1 < rank; ++axis) {
+      if ((step.shape[axis] == 1) == single) order.push_back(axis);
+    }
+  }
+  if (rank > 0) order.push_back(rank - 1);
+  const ExplainStep before = step;
+  for (std::size_t axis = 0; axis < rank; ++axis) {
+    step.axes[axis] = before.axes[order[axis]];
+    step.shape[axis] = before.shape[order[axis]];
+    if (!step.index.empty()) step.index[axis] = before.index[order[axis]];
+  }
+  return step;
+}
+
 bool is_over_pairs(const ExplainStep& step) {
   return std::any_of(step.axes.begin(), step.axes.end(),
                      [](const std::string& axis) { return axis.starts_with("key"); });

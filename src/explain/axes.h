@@ -55,6 +55,10 @@ std::string axes_and_shape(const ExplainStep& step);  // "[query 4, head 2, key 
 std::int64_t row_count(const ExplainStep& step);
 std::int64_t column_count(const ExplainStep& step);
 
+// The same numbers with axes of one entry first, the last axis aside: what a table names once, and
+// its rows are what varies.
+ExplainStep with_single_entries_first(ExplainStep step);
+
 // -inf is a pair that must not be seen; elsewhere it is the log or the largest of nothing.
 bool is_over_pairs(const ExplainStep& step);
 bool is_hidden(const ExplainStep& step, double value);

@@ -171,7 +171,8 @@ class HtmlPage {
     }
   }
 
-  void write_table(const ExplainStep& step) {
+  void write_table(const ExplainStep& shown) {
+    const ExplainStep step = with_single_entries_first(shown);
     const NumberForm form(step.values, step.whole_numbers);
     const Cut rows = cut_to(row_count(step), kMostRows);
     const Cut columns = cut_to(column_count(step), kMostColumns);

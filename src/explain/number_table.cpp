@@ -169,7 +169,7 @@ class NumberTable {
 
 std::vector<Line> number_table(const ExplainStep& step, std::size_t width) {
   if (step.values.empty()) return {{{"empty: there are no numbers", Ink::kFaint}}};
-  return NumberTable(step, width).lines();
+  return NumberTable(with_single_entries_first(step), width).lines();
 }
 
 }  // namespace longspan::rendering

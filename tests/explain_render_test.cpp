@@ -4,6 +4,7 @@
 // Records as text and as JSON.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -109,6 +110,20 @@ TEST(ExplainText, NoLineIsWiderThanAsked) {
     }
     EXPECT_GT(widest, std::min<std::size_t>(most, 300) * 3 / 4);
   }
+}
+
+TEST(ExplainText, TablesFillTheirLinesAndNoMore) {
+  const Explanation record = record_of({counting_step({"query", "head", "key"}, {2, 2, 300})});
+  std::size_t filled = 0;
+  for (int columns = 40; columns <= 140; ++columns) {
+    std::size_t widest = 0;
+    for (const std::string& line : lines_of(to_text(record, {.columns = columns}))) {
+      widest = std::max(widest, columns_of(line));
+    }
+    EXPECT_LE(widest, static_cast<std::size_t>(columns));
+    filled += widest == static_cast<std::size_t>(columns);
+  }
+  EXPECT_GT(filled, 5u);
 }
 
 TEST(ExplainText, ALargeRecordStaysShort) {

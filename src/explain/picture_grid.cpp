@@ -265,7 +265,7 @@ void draw_scale(Markup& markup, const Range& range) {
     write_label(markup, 0, 14, "start", "plain", low);
     for (int i = 0; i < steps; ++i) {
       const double share = static_cast<double>(i) / (steps - 1);
-      const double value = range.lowest + share * (range.highest - range.lowest);
+      const double value = (1 - share) * range.lowest + share * range.highest;
       draw_square(markup, left + 16 * i, 2, 16, 16, kind_of(value), opacity_of(value, range),
                   short_number(value));
     }

@@ -14,6 +14,7 @@ LINT_PACKAGES := clang-format clang-tidy
 FUZZ_PACKAGES := clang
 NEON_PACKAGES := g++-aarch64-linux-gnu
 COVERAGE_PACKAGES := gcovr
+SCREENSHOT_PACKAGES := chromium
 PEER_PACKAGES := libopenblas-dev
 PEERS := build/peers-venv/bin
 
@@ -79,6 +80,11 @@ bench: build  ## exact and LSH attention against the peaks of the same run, answ
 .PHONY: report
 report: build  ## time, memory and error of the methods as plots in one page, build/report/report.html (6 minutes; REPORT_ARGS)
 	@tools/report.py build/release $(REPORT_ARGS)
+
+.PHONY: screenshots
+screenshots: build  ## the pages of explain, and of the report when it is there, as pictures in docs/
+	@tools/install_deps.sh $(SCREENSHOT_PACKAGES)
+	@tools/take_screenshots.sh build/release
 
 .PHONY: soak
 soak: build  ## the randomised tests, SOAK_COUNT cases each, from SOAK_SEED on (a failure prints how to repeat it)

@@ -27,8 +27,7 @@ TEST(ExplainHostile, StringsAreHarmlessInEveryPlace) {
                                  "]]><!--",
                                  "\x1b[31mred\x1b]0;title\x07",
                                  "\r\b\x7f\t",
-                                 "\xC2\x9B"
-                                 "31m",
+                                 "\xC2\x9B;31m",
                                  "\xE2\x80\xAEtxt.exe\xE2\x81\xA6",
                                  "\xE2\x80\xA8",
                                  "\xFF\xFE",

@@ -27,8 +27,8 @@ std::string place_name(const ExplainStep& step, const std::vector<std::size_t>& 
                        std::int64_t place) {
   std::string name;
   for (std::size_t i = axes.size(); i-- > 0;) {
-    const std::string entry = entry_name(step, axes[i], place % step.shape[axes[i]]);
-    name = name.empty() ? entry : entry + ", " + name;
+    if (!name.empty()) name.insert(0, ", ");
+    name.insert(0, entry_name(step, axes[i], place % step.shape[axes[i]]));
     place /= step.shape[axes[i]];
   }
   return name;

@@ -5,8 +5,8 @@
 #include "explain/einsum.h"
 
 #include <algorithm>
-#include <cctype>
 #include <string_view>
+#include <utility>
 
 #include "explain/plain_text.h"
 
@@ -105,37 +105,25 @@ const ExplainStep* step_before(const Explanation& explanation, const ExplainStep
   return found;
 }
 
+// What a letter stands for where nothing says otherwise; null: nothing.
 const char* usual_name(char letter) {
-  switch (letter) {
-    case 'b':
-      return "batch";
-    case 'c':
-      return "chunk";
-    case 'd':
-      return "feature";
-    case 'f':
-      return "feature of value";
-    case 'h':
-      return "head";
-    case 'i':
-      return "query";
-    case 'j':
-      return "key";
-    case 'k':
-      return "key";
-    case 'q':
-      return "query";
-    case 'r':
-      return "round";
-    case 's':
-      return "key";
-    case 't':
-      return "query";
-    case 'v':
-      return "feature of value";
-    default:
-      return nullptr;
+  constexpr std::pair<char, const char*> kNames[] = {{'b', "batch"},
+                                                     {'c', "chunk"},
+                                                     {'d', "feature"},
+                                                     {'f', "feature of value"},
+                                                     {'h', "head"},
+                                                     {'i', "query"},
+                                                     {'j', "key"},
+                                                     {'k', "key"},
+                                                     {'q', "query"},
+                                                     {'r', "round"},
+                                                     {'s', "key"},
+                                                     {'t', "query"},
+                                                     {'v', "feature of value"}};
+  for (const auto& [known, name] : kNames) {
+    if (known == letter) return name;
   }
+  return nullptr;
 }
 
 void name_axes(Einsum& einsum, const std::string& letters, const std::vector<std::string>& axes) {
@@ -197,9 +185,10 @@ std::vector<std::string> Einsum::loops() const {
   std::string indent;
   for (const Letter& letter : letters) {
     if (letter.role == LetterRole::kSummed) continue;
-    const std::string name(1, letter.letter);
-    const std::string axis = letter.axis == name ? "" : letter.axis + ' ';
-    lines.push_back(indent + "for each " + axis + name + ':');
+    std::string line = indent + "for each ";
+    if (letter.axis != std::string(1, letter.letter)) (line += letter.axis) += ' ';
+    line += letter.letter;
+    lines.push_back(std::move(line += ':'));
     indent += "  ";
   }
   std::string product;

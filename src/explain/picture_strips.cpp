@@ -120,8 +120,9 @@ class ColourPicture {
     }
     for (std::int64_t i = 0; i < squares_.shown(); ++i) {
       const std::int64_t column = squares_.at(i);
-      const double x = corner.x + kPitch * static_cast<double>(i % per_line_);
-      const double y = top + (kNumberHeight + kPitch) * static_cast<double>(i / per_line_);
+      const std::int64_t line = i / per_line_;
+      const double x = corner.x + kPitch * static_cast<double>(i - line * per_line_);
+      const double y = top + (kNumberHeight + kPitch) * static_cast<double>(line);
       draw_number(x, y, row, column);
     }
   }

@@ -153,7 +153,7 @@ int run_explain(ExplainOptions& options) {
   explanation.text += "\n\n" + origin(options.attend);
   if (!options.html.empty()) write_page(options.html, to_html(explanation));
   if (options.attend.json) {
-    print_out(to_json(explanation) + "\n");
+    print_out(to_json(explanation));
   } else if (options.html.empty()) {
     print_out(to_text(explanation, {80, wants_colours()}));
   } else {

@@ -70,7 +70,7 @@ void give_hashed(AttendOptions& options, AttendInputs& inputs) {
 // and key are one, neither normalised nor scaled, and a position sees itself. Chunks see only
 // themselves, so that the lab's wrapping around changes nothing; separate query and key have none.
 void give_lab(AttendOptions& options, AttendInputs& inputs) {
-  std::vector<double> query, value(8 * 5, 1.0);
+  std::vector<double> query, value(40, 1.0);
   std::vector<std::int32_t> buckets;
   for (int round = 0; round < 2; ++round) {
     for (int n = 0; n < 8; ++n) buckets.push_back(n % 4);

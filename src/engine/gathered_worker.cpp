@@ -81,7 +81,6 @@ void GatheredWorker<T>::run(const GatheredGroup& group) {
       call_.recorder->part(recorded_rows(call_, place_of(panel), panel.state, panel.width));
     }
     merge_rows(call_, *head_, panel.queries, panel.width, panel.state);
-    if (call_.recorder != nullptr) record_total(panel);
   }
   if (call_.progress != nullptr) call_.progress->done += used_panels_;
 }
@@ -196,22 +195,6 @@ void GatheredWorker<T>::meet(const GatheredGroup& group, std::size_t place,
 template <class T>
 RecordedPlace GatheredWorker<T>::place_of(const Panel& panel) const {
   return {head_->batch, head_->head, head_->phase, {panel.queries.begin(), panel.queries.end()}};
-}
-
-template <class T>
-void GatheredWorker<T>::record_total(const Panel& panel) const {
-  RecordedRows rows{place_of(panel), {}, {}, {}};
-  const RowSource numerator = as_source(head_->rows.numerator);
-  for (const std::int32_t query : panel.queries) {
-    rows.reference.push_back(recorded_reference(call_, head_->rows.reference[query]));
-    rows.sum.push_back(static_cast<double>(head_->rows.sum[query]));
-    for (std::int64_t d = 0; d < call_.head_dim_v; ++d) {
-      rows.numerator.push_back(
-          base::load_double(numerator.data, numerator.dtype,
-                            query * numerator.row_stride + d * numerator.dim_stride));
-    }
-  }
-  call_.recorder->total(rows);
 }
 
 template class GatheredWorker<float>;

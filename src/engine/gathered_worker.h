@@ -49,7 +49,6 @@ class GatheredWorker {
   void clear(Panel& panel) const;
   Run& load(const KeyRun& keys);
   RecordedPlace place_of(const Panel& panel) const;
-  void record_total(const Panel& panel) const;
   void meet(const GatheredGroup& group, std::size_t place, std::int64_t panel_number,
             bool skip_hidden_values);
   // What is read soon, the n-th of `parts` parts: rows of results, and of the keys that come next.

@@ -8,6 +8,14 @@
 #include <numeric>
 
 namespace longspan::engine {
+namespace {
+
+template <class T>
+double recorded_reference(const AttentionCall<T>& call, T reference) noexcept {
+  return static_cast<double>(reference) * call.reference_unit();
+}
+
+}  // namespace
 
 template <class T>
 void record_tile(const AttentionCall<T>& call, RecordedPlace place, std::vector<std::int64_t> keys,

@@ -43,7 +43,8 @@ class Recorder {
   virtual ~Recorder() = default;
   virtual void tile(const RecordedTile& tile) = 0;
   virtual void part(const RecordedRows& part) = 0;
-  virtual void total(const RecordedRows& total) = 0;  // after the part was merged in
+  // After the part was merged in; of exact attention alone, whose panels keep it.
+  virtual void total(const RecordedRows& total) = 0;
 };
 
 // The tile that a block has just left in its scratch. The call's operands are numbers of T.
@@ -54,11 +55,6 @@ void record_tile(const AttentionCall<T>& call, RecordedPlace place, std::vector<
 template <class T>
 RecordedRows recorded_rows(const AttentionCall<T>& call, RecordedPlace place,
                            const kernel::PanelState<T>& state, std::int64_t width);
-
-template <class T>
-double recorded_reference(const AttentionCall<T>& call, T reference) noexcept {
-  return static_cast<double>(reference) * call.reference_unit();
-}
 
 // first, first + 1, ...
 std::vector<std::int64_t> consecutive(mask::Range range);

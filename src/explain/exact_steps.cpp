@@ -5,7 +5,9 @@
 // 2112.05682).
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -42,7 +44,8 @@ class ExactSteps {
         execution_(execution),
         choice_(choice),
         mask_(engine::bind_mask(call_, options)),
-        steps_(record_, choice) {
+        steps_(record_, choice),
+        nothing_(call_.head_dim_v) {
     base::require(options.dropout.probability == 0, [&] {
       return "explain: dropout must be off, since it takes from the numerator alone; found " +
              text_of(options.dropout.probability);
@@ -86,14 +89,13 @@ class ExactSteps {
     return recording_->at(c, h, q);
   }
   // The running summary before chunk c: that of the last chunk that the row sees.
-  Summary before(std::int64_t c, std::int64_t q, std::int64_t h) const {
+  const Summary& before(std::int64_t c, std::int64_t q, std::int64_t h) const {
     while (c-- > 0) {
       if (row(c, q, h).total.sum != 0) return row(c, q, h).total;
     }
-    return Summary{kNothing, 0,
-                   std::vector<double>(static_cast<std::size_t>(call_.head_dim_v), 0.0)};
+    return nothing_;
   }
-  Summary after(std::int64_t c, std::int64_t q, std::int64_t h) const {
+  const Summary& after(std::int64_t c, std::int64_t q, std::int64_t h) const {
     return before(c + 1, q, h);
   }
   double part_weight(double part, double total) const {
@@ -170,17 +172,14 @@ class ExactSteps {
 
   void summarize(std::int64_t c, const std::string& name, const Axis& keys) {
     const Axis features = axis("value_feature", call_.head_dim_v);
-    std::vector<Axis> kv_heads = {keys, {"head_kv", {}}};
-    for (std::int64_t h : heads_.index) {
-      if (kv_heads[1].index.empty() || kv_heads[1].index.back() != head_kv(h)) {
-        kv_heads[1].index.push_back(head_kv(h));
-      }
-    }
+    const Axis kv_heads = axis(
+        "head_kv", mask::Range{head_kv(heads_.index.front()), head_kv(heads_.index.back()) + 1});
+    const std::string rows = "[" + std::to_string(keys.index.front()) + ":" +
+                             std::to_string(keys.index.back() + 1) + "]";
     steps_.add(
-        name + "key", {kv_heads[0], kv_heads[1], axis("feature", call_.head_dim)},
+        name + "key", {keys, kv_heads, axis("feature", call_.head_dim)},
         {.also = "key_chunk: Figure 1, lines 22 to 24",
-         .code = "key_chunk = key[" + std::to_string(keys.index.front()) + ":" +
-                 std::to_string(keys.index.back() + 1) + "]",
+         .code = "key_chunk = key" + rows,
          .why = "The keys of this chunk; others are not touched now."},
         [&](const At& at) { return number_at(call_.key, choice_.batch, at[1], at[0], at[2]); });
     steps_.add(name + "scores", {rows_, heads_, keys},
@@ -211,10 +210,9 @@ class ExactSteps {
                 .why = "The softmax's denominator, as far as this chunk goes."},
                [&](const At& at) { return row(c, at[0], at[1]).part.sum; });
     steps_.add(
-        name + "value", {kv_heads[0], kv_heads[1], features},
+        name + "value", {keys, kv_heads, features},
         {.also = "value_chunk: Figure 1, lines 25 to 27",
-         .code = "value_chunk = value[" + std::to_string(keys.index.front()) + ":" +
-                 std::to_string(keys.index.back() + 1) + "]",
+         .code = "value_chunk = value" + rows,
          .why = "The values of the same positions."},
         [&](const At& at) { return number_at(call_.value, choice_.batch, at[1], at[0], at[2]); });
     steps_.add(name + "numerator", {rows_, heads_, features},
@@ -232,7 +230,7 @@ class ExactSteps {
   void merge(std::int64_t c, const std::string& name) {
     const Axis features = axis("value_feature", call_.head_dim_v);
     const auto add = [&](const char* what, const char* code, const char* why, auto number) {
-      steps_.add(name + what, {rows_, heads_}, {.also = {}, .code = code, .einsum = {}, .why = why},
+      steps_.add(name + what, {rows_, heads_}, {.code = code, .why = why},
                  [&](const At& at) { return number(at[0], at[1]); });
     };
     add("max_before", "", "What was known before this chunk: -inf, the empty set, at first.",
@@ -253,8 +251,8 @@ class ExactSteps {
     add("sum_after", "sum_after = factor_before * sum_before + factor * sum",
         "One of the two factors is 1.", [&](auto q, auto h) { return after(c, q, h).sum; });
     const auto numerators = [&](const char* what, const char* code, const char* why, auto number) {
-      steps_.add(name + what, {rows_, heads_, features},
-                 {.also = {}, .code = code, .einsum = {}, .why = why}, [&](const At& at) {
+      steps_.add(name + what, {rows_, heads_, features}, {.code = code, .why = why},
+                 [&](const At& at) {
                    return number(at[0], at[1]).numerator[static_cast<std::size_t>(at[2])];
                  });
     };
@@ -286,20 +284,19 @@ class ExactSteps {
                [&](const At& at) { return after(at[0], at[1], at[2]).sum; });
   }
 
-  // The largest reference of a row's chunks, by folding them.
-  Summary folded(std::int64_t q, std::int64_t h) const {
-    Summary all{kNothing, 0, std::vector<double>(static_cast<std::size_t>(call_.head_dim_v), 0.0)};
-    for (std::int64_t c = 0; c < segments_.count(); ++c) {
-      const Summary& part = row(c, q, h).part;
-      const Rule::Weights w = Rule::merge(all.reference, all.sum, part.reference, part.sum);
-      for (std::size_t d = 0; d < part.numerator.size(); ++d) {
-        all.numerator[d] = Rule::combine(w, all.numerator[d], part.numerator[d]);
+  // All chunks of each row.
+  void fold() {
+    for (std::int64_t q : rows_.index) {
+      for (std::int64_t h : heads_.index) {
+        Summary& all = folded_.emplace(std::pair(q, h), nothing_).first->second;
+        for (std::int64_t c = 0; c < segments_.count(); ++c) all.merge(row(c, q, h).part);
       }
     }
-    return all;
   }
+  const Summary& folded(std::int64_t q, std::int64_t h) const { return folded_.at({q, h}); }
 
   void two_passes() {
+    fold();
     const Axis chunks = axis("chunk", segments_.count());
     const Axis features = axis("value_feature", call_.head_dim_v);
     steps_.section("The paper's form: all chunks, then one common maximum",
@@ -419,6 +416,8 @@ class ExactSteps {
   Axis rows_, heads_;
   mask::Range shown_;
   const Recording* recording_ = nullptr;
+  const Summary nothing_;
+  std::map<std::pair<std::int64_t, std::int64_t>, Summary> folded_;  // by (query, head)
 };
 
 }  // namespace

@@ -8,10 +8,9 @@
 #include <algorithm>
 #include <string>
 
-#include "base/visit_dtype.h"
-#include "explain/plain_softmax.h"
 #include "explain/products.h"
 #include "lsh/key_factor.h"
+#include "lsh/rotations.h"
 
 namespace longspan::explain {
 namespace {
@@ -32,31 +31,6 @@ std::string factors_text(const std::vector<std::int64_t>& factors) {
   return text;
 }
 
-// [num_heads_kv][head_dim][num_hashes][columns]
-std::vector<double> rotations_of(const LshView& view, const LshOptions& options) {
-  const engine::CheckedCall& call = view.call();
-  const std::int64_t heads = call.num_heads_kv, dim = call.head_dim, rounds = options.num_hashes,
-                     columns = view.factors().columns;
-  std::vector<double> numbers(static_cast<std::size_t>(heads * dim * rounds * columns));
-  if (!is_given(options.rotations)) {
-    draw_rotations(tensor(numbers.data(), {heads, dim, rounds, columns}), options.seed);
-    return numbers;
-  }
-  std::size_t next = 0;
-  const Extents& s = options.rotations.strides;
-  for (std::int64_t h = 0; h < heads; ++h) {
-    for (std::int64_t d = 0; d < dim; ++d) {
-      for (std::int64_t r = 0; r < rounds; ++r) {
-        for (std::int64_t c = 0; c < columns; ++c) {
-          numbers[next++] = base::load_double(options.rotations.data, options.rotations.dtype,
-                                              h * s[0] + d * s[1] + r * s[2] + c * s[3]);
-        }
-      }
-    }
-  }
-  return numbers;
-}
-
 bool buckets_are_given(const LshOptions& options) {
   return is_given(options.buckets) || is_given(options.query_buckets);
 }
@@ -65,36 +39,37 @@ void add_rotation_steps(Steps& steps, const LshView& view, const LshOptions& opt
   const engine::CheckedCall& call = view.call();
   const std::int64_t dim = call.head_dim, rounds = options.num_hashes,
                      columns = view.factors().columns;
-  const std::vector<double> rotations = rotations_of(view, options);
-  const auto rotation = [&](std::int64_t h, std::int64_t d, std::int64_t r, std::int64_t c) {
-    return rotations[static_cast<std::size_t>(((h * dim + d) * rounds + r) * columns + c)];
+  const lsh::RotationSource source{options.rotations, options.seed, dim, rounds, columns};
+  // [rounds * columns][dim] of each head of keys that is shown.
+  const Axis kv_heads = kv_axis(view);
+  std::vector<std::vector<double>> directions;
+  for (const std::int64_t h : kv_heads.index) {
+    source.fill_rows(h, directions.emplace_back(rounds * columns * dim).data());
+  }
+  const auto of_head = [&](std::int64_t kv) -> const std::vector<double>& {
+    return directions[static_cast<std::size_t>(kv - kv_heads.index.front())];
   };
   const Axis round = axis("round", rounds), column = axis("column", columns);
-  steps.add("rotations", {kv_axis(view), axis("feature", dim), round, column},
-            {.also = "rotations, R: section 2 of the paper; the lab's random_rotations",
-             .code = "R ~ N(0, 1), from the seed, the head and the round alone",
-             .why = "Random directions, drawn anew in every round, the same for every position: "
-                    "each column is one direction and, with the sign turned, the opposite one."},
-            [&](const At& at) { return rotation(at[0], at[1], at[2], at[3]); });
+  steps.add(
+      "rotations", {kv_heads, axis("feature", dim), round, column},
+      {.also = "rotations, R: section 2 of the paper; the lab's random_rotations",
+       .code = "R ~ N(0, 1), from the seed, the head and the round alone",
+       .why = "Random directions, drawn anew in every round, the same for every position: "
+              "each column is one direction and, with the sign turned, the opposite one."},
+      [&](const At& at) {
+        return of_head(at[0])[static_cast<std::size_t>((at[2] * columns + at[3]) * dim + at[1])];
+      });
 
-  std::vector<double> directions, rows;  // of the heads that are shown
   const mask::Range heads = view.heads();
   std::vector<std::vector<double>> rotated;  // [head][position][round * columns]
   for (std::int64_t h = heads.begin; h < heads.end; ++h) {
-    directions.clear(), rows.clear();
-    for (std::int64_t r = 0; r < rounds; ++r) {
-      for (std::int64_t c = 0; c < columns; ++c) {
-        for (std::int64_t d = 0; d < dim; ++d) {
-          directions.push_back(rotation(view.head_kv(h), d, r, c));
-        }
-      }
-    }
+    std::vector<double> rows;
     for (const std::int64_t q : view.queries()) {
       for (std::int64_t d = 0; d < dim; ++d) {
         rows.push_back(number_at(call.query, view.batch(), h, q, d));
       }
     }
-    rotated.push_back(products(rows, directions, dim));
+    rotated.push_back(products(rows, of_head(view.head_kv(h)), dim));
   }
   const std::vector<std::int64_t>& shown = view.queries();
   steps.add("rotated", {head_axis(view), {"position", shown}, round, column},
@@ -113,19 +88,31 @@ void add_rotation_steps(Steps& steps, const LshView& view, const LshOptions& opt
 
 }  // namespace
 
-std::vector<double> normalized(const LshView& view, const LshOptions& options) {
+KeyNumbers::KeyNumbers(const LshView& view, const LshOptions& options) : view_(view) {
   const engine::CheckedCall& call = view.call();
-  if (!view.shared()) return {};
-  std::vector<double> vectors = widened(call.query), keys(vectors.size());
-  const auto shaped = [&](std::vector<double>& numbers) {
-    return tensor(numbers.data(), {call.batch, call.seqlen_q, call.num_heads, call.head_dim});
-  };
-  normalize_keys(shaped(vectors), shaped(keys), options.key_norm);
-  return keys;
+  if (!view.shared()) return;
+  for (std::int64_t h = view.heads().begin; h < view.heads().end; ++h) {
+    for (std::int64_t n = 0; n < call.seqlen_k; ++n) {
+      const auto number = [&](std::int64_t d) {
+        return number_at(call.query, view.batch(), h, n, d);
+      };
+      factors_.push_back(lsh::key_factor(lsh::sum_of_squares(number, call.head_dim), call.head_dim,
+                                         options.key_norm));
+    }
+  }
+}
+
+double KeyNumbers::at(std::int64_t head, std::int64_t key, std::int64_t component) const {
+  const engine::CheckedCall& call = view_.call();
+  if (!view_.shared()) {
+    return number_at(call.key, view_.batch(), view_.head_kv(head), key, component);
+  }
+  return number_at(call.query, view_.batch(), head, key, component) *
+         factors_[static_cast<std::size_t>((head - view_.heads().begin) * call.seqlen_k + key)];
 }
 
 void add_input_steps(Steps& steps, const LshView& view, const LshOptions& options,
-                     const std::vector<double>& keys) {
+                     const KeyNumbers& keys) {
   const engine::CheckedCall& call = view.call();
   const Axis positions{view.shared() ? "position" : "query", view.queries()};
   const Axis features = axis("feature", call.head_dim);
@@ -146,18 +133,13 @@ void add_input_steps(Steps& steps, const LshView& view, const LshOptions& option
             {.also = "q; Shared-QK in the paper", .why = "One vector for each position and head."},
             query);
   const bool rms = options.key_norm == KeyNorm::kRms;
-  steps.add(
-      "key", {positions, head_axis(view), features},
-      {.also = "sk in the lab",
-       .code = rms ? "key = q / sqrt(mean(q ** 2) + 1e-6) / sqrt(head_dim)"
-                   : "key = q / max(norm(q), 1e-12)",
-       .why = rms ? "Length 1 (nearly): the usual 1 / sqrt(head_dim) is in it already."
-                  : "Length 1; scores are multiplied by 1 / sqrt(head_dim)."},
-      [&](const At& at) {
-        return keys[static_cast<std::size_t>(
-            ((view.batch() * call.seqlen_q + at[0]) * call.num_heads + at[1]) * call.head_dim +
-            at[2])];
-      });
+  steps.add("key", {positions, head_axis(view), features},
+            {.also = "sk in the lab",
+             .code = rms ? "key = q / sqrt(mean(q ** 2) + 1e-6) / sqrt(head_dim)"
+                         : "key = q / max(norm(q), 1e-12)",
+             .why = rms ? "Length 1 (nearly): the usual 1 / sqrt(head_dim) is in it already."
+                        : "Length 1; scores are multiplied by 1 / sqrt(head_dim)."},
+            [&](const At& at) { return keys.at(at[1], at[0], at[2]); });
 }
 
 void add_hash_steps(Steps& steps, const LshView& view, const LshOptions& options) {

@@ -4,7 +4,9 @@
 // LSH attention, step by step: the chunks, the rounds, and how rounds are combined.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -31,14 +33,25 @@ struct RowPartial {
   double lse = kNothing;
 };
 
+// What a row knows: its answer from each part, and all of them merged.
+struct RowRounds {
+  std::vector<RowPartial> parts;
+  Summary all;
+};
+
 class LshSteps {
  public:
   LshSteps(const ConstTensorView& query, const ConstTensorView& key, const ConstTensorView& value,
            const LshOptions& options, const AttentionOptions& attention, const Execution& execution,
            const ExplainChoice& choice)
-      : view_(query, key, value, options, attention, execution, choice),
+      : query_(query),
+        key_(key),
+        value_(value),
+        view_(query, key, value, options, attention, execution, choice),
         call_(view_.call()),
         options_(options),
+        attention_(attention),
+        execution_(execution),
         passthrough_(choice.passthrough),
         local_(options.local_window.has_value()),
         parts_(view_.rounds().count() + (local_ ? 1 : 0)),
@@ -46,55 +59,72 @@ class LshSteps {
         queries_{view_.shared() ? "position" : "query", view_.queries()},
         heads_(axis("head", view_.heads())),
         values_(axis("value_feature", call_.head_dim_v)),
-        part_axis_(axis(local_ ? "part" : "round", parts_)),
-        result_(call_),
-        recording_({choice.batch, view_.heads(), parts_, call_.head_dim_v}, queries_.index,
-                   call_.seqlen_q),
-        keys_(normalized(view_, options)) {
+        part_axis_(axis(local_ ? "part" : "round", parts_)) {
     base::require(!passthrough_ || !local_, [] {
       return std::string("explain: passthrough does not go with a local window");
     });
-    describe();
-    add_input_steps(steps_, view_, options, keys_);
-    add_hash_steps(steps_, view_, options);
-    add_order_steps(steps_, view_);
-    add_window_steps(steps_, view_);
-    lsh::record_lsh_attention(query, key, value, result_.partial(), options, attention, execution,
-                              recording_);
-    rounds_.resize(static_cast<std::size_t>(parts_ * view_.heads().size()) * queries_.index.size());
   }
 
+  // What shows too much is refused before there is memory for it.
   Explanation run() {
-    for (std::int64_t part = 0; part < parts_; ++part) {
-      for (std::int64_t h : heads_.index) {
-        for (std::int64_t q : queries_.index) take_part(part, h, q);
-      }
-    }
-    for (const Meeting& meeting : view_.meetings()) meet(meeting);
+    describe();
+    const KeyNumbers keys(view_, options_);
+    add_input_steps(steps_, view_, options_, keys);
+    add_hash_steps(steps_, view_, options_);
+    add_order_steps(steps_, view_);
+    add_window_steps(steps_, view_);
+    OwnedResult result(call_);
+    Recording recording({view_.batch(), view_.heads(), parts_, call_.head_dim_v}, queries_.index,
+                        call_.seqlen_q);
+    lsh::record_lsh_attention(query_, key_, value_, result.partial(), options_, attention_,
+                              execution_, recording);
+    recording_ = &recording;
+    take_parts();
+    for (const Meeting& meeting : view_.meetings()) meet(meeting, keys);
     add_rounds();
+    merge_parts();
     combine();
-    finish();
+    finish(result);
     return std::move(record_);
   }
 
  private:
   const RowPart& recorded(std::int64_t part, std::int64_t h, std::int64_t q) const {
-    return recording_.at(part, h, q);
+    return recording_->at(part, h, q);
   }
   RowPartial& round_of(std::int64_t part, std::int64_t h, std::int64_t q) {
-    const auto place = static_cast<std::size_t>(
-        std::lower_bound(queries_.index.begin(), queries_.index.end(), q) - queries_.index.begin());
-    const auto list =
-        static_cast<std::size_t>(part * view_.heads().size() + h - view_.heads().begin);
-    return rounds_[list * queries_.index.size() + place];
+    return rows_.at({h, q}).parts[static_cast<std::size_t>(part)];
+  }
+  const Summary& folded(std::int64_t h, std::int64_t q) const { return rows_.at({h, q}).all; }
+  std::int64_t part_of(const Meeting& meeting) const noexcept {
+    return meeting.round + (local_ ? 1 : 0);
   }
 
-  void take_part(std::int64_t part, std::int64_t h, std::int64_t q) {
-    const Summary& summary = recorded(part, h, q).part;
-    RowPartial& round = round_of(part, h, q);
-    round.lse = summary.lse();
-    round.output = summary.numerator;
-    for (double& x : round.output) x = summary.sum == 0 ? 0.0 : x / summary.sum;
+  void take_parts() {
+    for (std::int64_t h : heads_.index) {
+      for (std::int64_t q : queries_.index) {
+        RowRounds& row = rows_[{h, q}];
+        for (std::int64_t part = 0; part < parts_; ++part) {
+          const Summary& summary = recorded(part, h, q).part;
+          row.parts.push_back({summary.output(), summary.lse()});
+        }
+      }
+    }
+  }
+
+  // A partial result is a summary with its lse as reference and sum 1.
+  void merge_parts() {
+    for (auto& [place, row] : rows_) {
+      row.all = Summary(call_.head_dim_v);
+      for (const RowPartial& part : row.parts) {
+        if (part.lse == kNothing) continue;
+        Summary summary;
+        summary.reference = part.lse;
+        summary.sum = 1;
+        summary.numerator = part.output;
+        row.all.merge(summary);
+      }
+    }
   }
 
   void describe() {
@@ -126,8 +156,8 @@ class LshSteps {
     return view_.sees(h, q, k) ? 3 : 1;
   }
 
-  void meet(const Meeting& meeting) {
-    const std::int64_t part = meeting.round + (local_ ? 1 : 0), h = meeting.head;
+  void meet(const Meeting& meeting, const KeyNumbers& key_numbers) {
+    const std::int64_t part = part_of(meeting), h = meeting.head;
     const std::int64_t flat = meeting.round * view_.numbers() + meeting.number;
     const std::string what = view_.number_name();
     const std::string name =
@@ -142,7 +172,7 @@ class LshSteps {
                    "Its queries meet the keys of " + what + " " + members +
                        ". Rows and columns are named by position, in sorted order.");
     const Axis queries{"query", meeting.queries}, keys{"key", meeting.keys};
-    operands(meeting, name, queries, keys);
+    operands(meeting, name, queries, keys, key_numbers);
     const auto pair = [&](const At& at) { return recorded(part, h, at[0]).pair(at[1]); };
     steps_.add(name + "scores", {queries, keys},
                {.also = "dots, from rsq and rsqt, in the lab",
@@ -167,7 +197,7 @@ class LshSteps {
   }
 
   void operands(const Meeting& meeting, const std::string& name, const Axis& queries,
-                const Axis& keys) {
+                const Axis& keys, const KeyNumbers& key_numbers) {
     const std::int64_t h = meeting.head;
     const Axis features = axis("feature", call_.head_dim);
     steps_.add(name + "query_rows", {queries, features},
@@ -176,24 +206,19 @@ class LshSteps {
                });
     steps_.add(name + "key_rows", {keys, features},
                {.also = "rsqt in the lab, transposed", .why = "The keys that they meet."},
-               [&](const At& at) { return key_number(h, at[0], at[1]); });
+               [&](const At& at) { return key_numbers.at(h, at[0], at[1]); });
     steps_.add(name + "value_rows", {keys, values_},
                {.also = "vr in the lab", .why = "The values of the same positions."},
                [&](const At& at) { return value_number(h, at[0], at[1]); });
   }
 
-  double key_number(std::int64_t h, std::int64_t k, std::int64_t d) const {
-    if (!view_.shared()) return number_at(call_.key, view_.batch(), view_.head_kv(h), k, d);
-    return keys_[static_cast<std::size_t>(
-        ((view_.batch() * call_.seqlen_q + k) * call_.num_heads + h) * call_.head_dim + d)];
-  }
   double value_number(std::int64_t h, std::int64_t k, std::int64_t d) const {
     return number_at(call_.value, view_.batch(), view_.head_kv(h), k, d);
   }
 
   void attend(const Meeting& meeting, const std::string& name, const Axis& queries,
               const Axis& keys) {
-    const std::int64_t part = meeting.round + (local_ ? 1 : 0), h = meeting.head;
+    const std::int64_t part = part_of(meeting), h = meeting.head;
     const auto row = [&](std::int64_t q) -> const RowPart& { return recorded(part, h, q); };
     steps_.add(name + "max", {queries},
                {.code = "max = scores.max(axis=-1)",
@@ -227,7 +252,7 @@ class LshSteps {
   }
 
   void add_chunk_output(const Meeting& meeting, const std::string& name, const Axis& queries) {
-    const std::int64_t part = meeting.round + (local_ ? 1 : 0), h = meeting.head;
+    const std::int64_t part = part_of(meeting), h = meeting.head;
     steps_.add(name + "output", {queries, values_},
                {.also = "so in the lab, still in sorted order",
                 .code = "chunk_output = probabilities @ value_rows",
@@ -241,7 +266,7 @@ class LshSteps {
   // The lab's variant: dotlike = dots, slogits = 0.
   void pass_through(const Meeting& meeting, const std::string& name, const Axis& queries,
                     const Axis& keys) {
-    const std::int64_t part = meeting.round, h = meeting.head;
+    const std::int64_t part = part_of(meeting), h = meeting.head;
     const auto weight = [&](std::int64_t q, std::int64_t k) {
       const double score = recorded(part, h, q).pair(k).score;
       return score == kNothing ? 0.0 : score;
@@ -293,30 +318,16 @@ class LshSteps {
                [&](const At& at) { return round_of(at[0], at[2], at[1]).lse; });
   }
 
-  // The rounds folded by the merge rule: every part is (output, lse) with sum 1.
-  Summary folded(std::int64_t h, std::int64_t q) {
-    Summary all{kNothing, 0, std::vector<double>(static_cast<std::size_t>(call_.head_dim_v), 0.0)};
-    for (std::int64_t part = 0; part < parts_; ++part) {
-      const RowPartial& round = round_of(part, h, q);
-      if (round.lse == kNothing) continue;
-      const Rule::Weights w = Rule::merge(all.reference, all.sum, round.lse, 1.0);
-      for (std::size_t d = 0; d < round.output.size(); ++d) {
-        all.numerator[d] = Rule::combine(w, all.numerator[d], round.output[d]);
-      }
-    }
-    return all;
-  }
-
   // In float32, exp(lse of the round - lse of all), as most implementations write it.
   float subtracted(std::int64_t part, std::int64_t h, std::int64_t q) {
-    const Summary all = folded(h, q);
+    const Summary& all = folded(h, q);
     if (all.sum == 0) return 0;
     const auto lse = static_cast<float>(all.lse());
     return std::exp(static_cast<float>(round_of(part, h, q).lse) - lse);
   }
   // In float32, the weights of the merge: exponentials divided by their own sum.
   float own_sum(std::int64_t part, std::int64_t h, std::int64_t q) {
-    const Summary all = folded(h, q);
+    const Summary& all = folded(h, q);
     if (all.sum == 0) return 0;
     float sum = 0;
     for (std::int64_t p = 0; p < parts_; ++p) {
@@ -347,7 +358,7 @@ class LshSteps {
                 .why = passthrough_ ? "The mean of the rounds, since their logits are equal."
                                     : "The merge of the rounds."},
                [&](const At& at) {
-                 const Summary all = folded(at[1], at[0]);
+                 const Summary& all = folded(at[1], at[0]);
                  return all.sum == 0 ? 0.0
                                      : all.numerator[static_cast<std::size_t>(at[2])] / all.sum;
                });
@@ -410,9 +421,7 @@ class LshSteps {
         });
   }
 
-  bool decided_by_itself(std::int64_t h, std::int64_t q) { return folded(h, q).sum == 0; }
-
-  void finish() {
+  void finish(const OwnedResult& result) {
     if (passthrough_) return;
     steps_.section("The end",
                    view_.shared()
@@ -421,35 +430,36 @@ class LshSteps {
                        : "What lsh_attention() writes.");
     steps_.add("output", {queries_, heads_, values_},
                {.code = "output = longspan.lsh_attention(...)", .why = "Written by the engine."},
-               [&](const At& at) { return result_.output(view_.batch(), at[0], at[1], at[2]); });
+               [&](const At& at) { return result.output(view_.batch(), at[0], at[1], at[2]); });
     steps_.add("lse", {heads_, queries_}, {.why = "And its lse."},
-               [&](const At& at) { return result_.lse(view_.batch(), at[1], at[0]); });
+               [&](const At& at) { return result.lse(view_.batch(), at[1], at[0]); });
     if (call_.sinks.data != nullptr) return;
     steps_.add("difference", {queries_, heads_, values_},
                {.code = "output - combine.output",
                 .why = "To the rounds combined above: rounding, and nothing else. 0 in rows that "
                        "only their own pair decides."},
                [&](const At& at) {
-                 if (decided_by_itself(at[1], at[0])) return 0.0;
-                 const Summary all = folded(at[1], at[0]);
-                 return result_.output(view_.batch(), at[0], at[1], at[2]) -
+                 const Summary& all = folded(at[1], at[0]);
+                 if (all.sum == 0) return 0.0;
+                 return result.output(view_.batch(), at[0], at[1], at[2]) -
                         all.numerator[static_cast<std::size_t>(at[2])] / all.sum;
                });
   }
 
+  ConstTensorView query_, key_, value_;
   LshView view_;
   const engine::CheckedCall& call_;
   const LshOptions& options_;
+  const AttentionOptions& attention_;
+  const Execution& execution_;
   bool passthrough_;
   bool local_;
   std::int64_t parts_;
   Explanation record_;
   Steps steps_;
   Axis queries_, heads_, values_, part_axis_;
-  OwnedResult result_;
-  Recording recording_;
-  std::vector<double> keys_;  // normalised, [batch][seqlen][heads][head_dim]
-  std::vector<RowPartial> rounds_;
+  const Recording* recording_ = nullptr;
+  std::map<std::pair<std::int64_t, std::int64_t>, RowRounds> rows_;  // by (head, query)
 };
 
 }  // namespace

@@ -13,6 +13,19 @@ namespace longspan::explain {
 
 double Summary::lse() const noexcept { return sum == 0 ? kNothing : reference + std::log(sum); }
 
+std::vector<double> Summary::output() const {
+  std::vector<double> output = numerator;
+  for (double& x : output) x = sum == 0 ? 0.0 : x / sum;
+  return output;
+}
+
+void Summary::merge(const Summary& part) {
+  const auto weights = partial::ScalarRule::merge(reference, sum, part.reference, part.sum);
+  for (std::size_t d = 0; d < numerator.size(); ++d) {
+    numerator[d] = partial::ScalarRule::combine(weights, numerator[d], part.numerator[d]);
+  }
+}
+
 Pair RowPart::pair(std::int64_t key) const {
   auto at = std::lower_bound(met_.begin(), met_.end(), key,
                              [](const Met& met, std::int64_t k) { return met.key < k; });
@@ -33,10 +46,7 @@ Recording::Recording(const RecordedShape& shape, std::span<const std::int64_t> r
   for (std::size_t n = 0; n < rows.size(); ++n) {
     place_of_row_[static_cast<std::size_t>(rows[n])] = static_cast<std::int64_t>(n);
   }
-  for (RowPart& part : parts_) {
-    part.part.numerator.assign(static_cast<std::size_t>(shape.head_dim_v), 0.0);
-    part.total = part.part;
-  }
+  for (RowPart& part : parts_) part.part = part.total = Summary(shape.head_dim_v);
 }
 
 const RowPart& Recording::at(std::int64_t phase, std::int64_t head, std::int64_t row) const {
@@ -89,7 +99,11 @@ void Recording::total(const engine::RecordedRows& total) {
 
 Summary Recording::summary(const engine::RecordedRows& rows, std::size_t n) const {
   const auto first = rows.numerator.begin() + static_cast<std::ptrdiff_t>(n) * shape_.head_dim_v;
-  return {rows.reference[n], rows.sum[n], {first, first + shape_.head_dim_v}};
+  Summary summary;
+  summary.reference = rows.reference[n];
+  summary.sum = rows.sum[n];
+  summary.numerator.assign(first, first + shape_.head_dim_v);
+  return summary;
 }
 
 }  // namespace longspan::explain

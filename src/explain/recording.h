@@ -16,11 +16,16 @@ namespace longspan::explain {
 inline constexpr double kNothing = -std::numeric_limits<double>::infinity();
 
 struct Summary {  // of some keys, for one row: src/partial/merge_rule-inl.h
+  explicit Summary(std::int64_t head_dim_v = 0)  // of none
+      : numerator(static_cast<std::size_t>(head_dim_v)) {}
+
   double reference = kNothing;
   double sum = 0;
   std::vector<double> numerator;  // [head_dim_v]
 
   double lse() const noexcept;
+  std::vector<double> output() const;  // 0 of no keys
+  void merge(const Summary& part);
 };
 
 struct Pair {
@@ -31,7 +36,7 @@ struct Pair {
 // One row in one phase.
 struct RowPart {
   Summary part;
-  Summary total;  // of this phase and those before
+  Summary total;  // of this phase and those before, in exact attention
   Pair pair(std::int64_t key) const;
 
  private:

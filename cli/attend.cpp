@@ -22,7 +22,6 @@
 #include "machine.h"
 #include "progress.h"
 #include "record.h"
-#include "signals.h"
 
 namespace longspan::cli {
 namespace {
@@ -79,16 +78,6 @@ std::string effective_options(const AttendOptions& options, const AttendCall& ca
   if (options.output_f32) text += " --output-dtype f32";
   if (options.backward) text += " --backward";
   return text;
-}
-
-Execution make_execution(const AttendOptions& options) {
-  Execution execution;
-  execution.threads = static_cast<int>(options.threads);
-  execution.memory_limit = static_cast<std::size_t>(options.memory_limit);
-  execution.query_chunk = options.query_chunk;
-  execution.key_chunk = options.key_chunk;
-  execution.stop = stop_token();
-  return execution;
 }
 
 // What both methods say of a pass.

@@ -14,6 +14,7 @@
 #include "io/file_error.h"
 #include "lsh_options.h"
 #include "record.h"
+#include "signals.h"
 
 namespace longspan::cli {
 namespace {
@@ -199,6 +200,13 @@ std::uint64_t AttendInputs::bytes() const {
   return sum;
 }
 
+std::string AttendInputs::what() const {
+  if (files_.size() != 1) return {};
+  const auto metadata = files_.front().metadata();
+  const auto found = metadata.find("what");
+  return found == metadata.end() ? std::string() : found->second;
+}
+
 void AttendInputs::give(Role role, io::StoredTensor tensor) {
   Slot& slot = slots_[static_cast<std::size_t>(role)];
   slot.data = std::move(tensor);
@@ -262,6 +270,16 @@ AttendCall make_call(const AttendOptions& options, const AttendInputs& inputs) {
   call.doutput = in_layout(inputs.view(Role::kDoutput), options.bhsd);
   call.dlse = inputs.view(Role::kDlse);
   return call;
+}
+
+Execution make_execution(const AttendOptions& options) {
+  Execution execution;
+  execution.threads = static_cast<int>(options.threads);
+  execution.memory_limit = static_cast<std::size_t>(options.memory_limit);
+  execution.query_chunk = options.query_chunk;
+  execution.key_chunk = options.key_chunk;
+  execution.stop = stop_token();
+  return execution;
 }
 
 }  // namespace longspan::cli

@@ -31,6 +31,8 @@ class AttendInputs {
   // must not be read.
   ConstTensorView view(Role role) const;
   std::uint64_t bytes() const;  // of all tensors that will be loaded
+  // What the file says of itself under `what`; empty where there is none.
+  std::string what() const;
 
   void load_what_planning_reads();
   void load_all();
@@ -71,6 +73,8 @@ inline ConstTensorView key_of(const AttendCall& call) {
 // Checks what options and tensors say of each other: exit 2 where an option is at fault, 3 where
 // tensors are.
 AttendCall make_call(const AttendOptions& options, const AttendInputs& inputs);
+// Threads, memory, chunks, and the program's stop token.
+Execution make_execution(const AttendOptions& options);
 
 // Swaps the axes of a view in the file's layout to the library's, or back.
 template <class View>

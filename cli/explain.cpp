@@ -5,6 +5,7 @@
 #include "longspan/explain.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -21,7 +22,6 @@
 #include "lsh_options.h"
 #include "options.h"
 #include "record.h"
-#include "signals.h"
 #include "tensor_file.h"
 
 namespace longspan::cli {
@@ -84,27 +84,17 @@ bool wants_colours() {
   return isatty(STDOUT_FILENO) != 0 && (no_color == nullptr || *no_color == '\0') && !dumb;
 }
 
-// What the input says of itself, and whether it is an example of ours.
-std::string origin(const AttendOptions& options) {
+// Where the input is from, and what it says of itself.
+std::string origin(const AttendOptions& options, const AttendInputs& inputs) {
   if (options.inputs.empty()) return "The input is a small example that the program has with it.";
-  std::string text = "The input is";
-  for (const std::string& path : options.inputs) text += " " + path;
-  if (options.inputs.size() == 1) {
-    const auto metadata = TensorFile(options.inputs.front()).metadata();
-    const auto what = metadata.find("what");
-    if (what != metadata.end()) text += " (" + what->second + ")";
-  }
-  return text + ".";
+  const std::string what = inputs.what();
+  return fmt::format("The input is {}{}.", fmt::join(options.inputs, " "),
+                     what.empty() ? "" : " (" + what + ")");
 }
 
 Explanation explain(const ExplainOptions& options, const AttendInputs& inputs) {
   const AttendCall call = make_call(options.attend, inputs);
-  Execution execution;
-  execution.threads = static_cast<int>(options.attend.threads);
-  execution.memory_limit = static_cast<std::size_t>(options.attend.memory_limit);
-  execution.query_chunk = options.attend.query_chunk;
-  execution.key_chunk = options.attend.key_chunk;
-  execution.stop = stop_token();
+  const Execution execution = make_execution(options.attend);
   // What is wrong with the tensors is said here; what is left is a choice that shows too much.
   if (options.attend.lsh) {
     plan_lsh_attention(call.query, key_of(call), call.value, call.lsh, call.options, execution);
@@ -150,7 +140,7 @@ int run_explain(ExplainOptions& options) {
     inputs.emplace(options.attend).load_all();
   }
   Explanation explanation = explain(options, *inputs);
-  explanation.text += "\n\n" + origin(options.attend);
+  explanation.text += "\n\n" + origin(options.attend, *inputs);
   if (!options.html.empty()) write_page(options.html, to_html(explanation));
   if (options.attend.json) {
     print_out(to_json(explanation));

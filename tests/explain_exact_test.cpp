@@ -19,12 +19,6 @@ namespace {
 
 constexpr double kHidden = -std::numeric_limits<double>::infinity();
 
-ExplainChoice everything() {
-  ExplainChoice choice;
-  choice.most_numbers = std::int64_t{1} << 24;
-  return choice;
-}
-
 std::string chunk(std::int64_t c, const char* what) {
   return "chunk_" + std::to_string(c) + "/" + what;
 }

@@ -19,12 +19,6 @@
 namespace longspan::test {
 namespace {
 
-ExplainChoice everything() {
-  ExplainChoice choice;
-  choice.most_numbers = std::int64_t{1} << 24;
-  return choice;
-}
-
 Tensor normal(DType dtype, const std::vector<std::int64_t>& shape, std::uint64_t seed) {
   Random random(seed);
   return Tensor(dtype, shape).fill_normal(random);

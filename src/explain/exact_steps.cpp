@@ -98,10 +98,6 @@ class ExactSteps {
   const Summary& after(std::int64_t c, std::int64_t q, std::int64_t h) const {
     return before(c + 1, q, h);
   }
-  double part_weight(double part, double total) const {
-    return Rule::weight(part, std::max(part, total));
-  }
-
   void describe() {
     const auto count = [](std::int64_t n, const char* noun) { return count_text(n, noun); };
     record_.method = "exact";
@@ -243,10 +239,10 @@ class ExactSteps {
         "What was known is brought to the new maximum: 1 where it stays, less where it rises, 0 "
         "where nothing was known.",
         [&](auto q, auto h) {
-          return part_weight(before(c, q, h).reference, after(c, q, h).reference);
+          return Rule::weight(before(c, q, h).reference, after(c, q, h).reference);
         });
     add("factor", "factor = jnp.exp(max - max_after)", "And so is the chunk.", [&](auto q, auto h) {
-      return part_weight(row(c, q, h).part.reference, after(c, q, h).reference);
+      return Rule::weight(row(c, q, h).part.reference, after(c, q, h).reference);
     });
     add("sum_after", "sum_after = factor_before * sum_before + factor * sum",
         "One of the two factors is 1.", [&](auto q, auto h) { return after(c, q, h).sum; });
@@ -325,8 +321,8 @@ class ExactSteps {
                        "factors together step by step: exp(a - b) exp(b - c) = exp(a - c).",
                 .picture = Picture::kLines},
                [&](const At& at) {
-                 return part_weight(row(at[0], at[1], at[2]).part.reference,
-                                    folded(at[1], at[2]).reference);
+                 return Rule::weight(row(at[0], at[1], at[2]).part.reference,
+                                     folded(at[1], at[2]).reference);
                });
     steps_.add("two_pass/sum", {rows_, heads_},
                {.also = "all_weights: Figure 1, lines 36 and 39",

@@ -20,14 +20,12 @@ std::size_t count(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d
   return static_cast<std::size_t>(a * b * c * d);
 }
 
-ConstTensorView view_of(const std::vector<double>& numbers, const base::Rows4& rows, int rank) {
-  TensorView view = tensor(const_cast<double*>(numbers.data()),
-                           {rows.shape[0], rows.shape[1], rows.shape[2], rows.shape[3]});
-  return of_rank(view, rank);
+ConstTensorView view_of(const std::vector<double>& numbers, const base::Rows4& rows) {
+  return tensor(static_cast<const void*>(numbers.data()), DType::kFloat64,
+                {rows.shape[0], rows.shape[1], rows.shape[2], rows.shape[3]});
 }
 
-}  // namespace
-
+// A view of the lower rank of a call, of its last axes.
 TensorView of_rank(TensorView view, int rank) {
   if (rank == 3) {  // no batch
     std::copy(view.shape.begin() + 1, view.shape.end(), view.shape.begin());
@@ -39,6 +37,26 @@ TensorView of_rank(TensorView view, int rank) {
   view.rank = rank;
   return view;
 }
+
+// In float64, [batch, seqlen, heads, dim].
+std::vector<double> widened(const base::Rows4& rows) {
+  std::vector<double> numbers;
+  numbers.reserve(count(rows.shape[0], rows.shape[1], rows.shape[2], rows.shape[3]));
+  for (std::int64_t b = 0; b < rows.shape[0]; ++b) {
+    for (std::int64_t n = 0; n < rows.shape[1]; ++n) {
+      for (std::int64_t h = 0; h < rows.shape[2]; ++h) {
+        const base::RowSource source = rows.source(b, h);
+        for (std::int64_t d = 0; d < rows.shape[3]; ++d) {
+          numbers.push_back(base::load_double(source.data, source.dtype,
+                                              n * source.row_stride + d * source.dim_stride));
+        }
+      }
+    }
+  }
+  return numbers;
+}
+
+}  // namespace
 
 OwnedResult::OwnedResult(const engine::CheckedCall& call)
     : rank_(call.rank),
@@ -66,23 +84,6 @@ double OwnedResult::lse(std::int64_t batch, std::int64_t row, std::int64_t head)
   return base::load_double(lse_.data(), dtype_, (batch * shape_[2] + head) * shape_[1] + row);
 }
 
-std::vector<double> widened(const base::Rows4& rows) {
-  std::vector<double> numbers;
-  numbers.reserve(count(rows.shape[0], rows.shape[1], rows.shape[2], rows.shape[3]));
-  for (std::int64_t b = 0; b < rows.shape[0]; ++b) {
-    for (std::int64_t n = 0; n < rows.shape[1]; ++n) {
-      for (std::int64_t h = 0; h < rows.shape[2]; ++h) {
-        const base::RowSource source = rows.source(b, h);
-        for (std::int64_t d = 0; d < rows.shape[3]; ++d) {
-          numbers.push_back(base::load_double(source.data, source.dtype,
-                                              n * source.row_stride + d * source.dim_stride));
-        }
-      }
-    }
-  }
-  return numbers;
-}
-
 PlainSoftmax::PlainSoftmax(const engine::CheckedCall& call, const AttentionOptions& options,
                            std::int64_t batch, std::span<const std::int64_t> rows, bool weights)
     : batch_(batch),
@@ -95,22 +96,17 @@ PlainSoftmax::PlainSoftmax(const engine::CheckedCall& call, const AttentionOptio
   const std::vector<double> query = widened(call.query), key = widened(call.key),
                             value = widened(call.value);
   std::vector<double> lse(count(call.batch, heads_, seqlen_q_, 1));
-  TensorView lse_view = tensor(lse.data(), {call.batch, heads_, seqlen_q_});
-  if (call.rank == 3) lse_view = tensor(lse.data(), {heads_, seqlen_q_});
-  if (call.rank == 2) lse_view = tensor(lse.data(), {seqlen_q_});
-  const TensorView output = tensor(output_.data(), {call.batch, seqlen_q_, heads_, dim_v_});
+  const TensorView lse_view = tensor(lse.data(), {call.batch, heads_, seqlen_q_});
   Execution whole;
   whole.key_chunk = std::max<std::int64_t>(seqlen_k_, 1);
-  const ConstTensorView q = view_of(query, call.query, call.rank),
-                        k = view_of(key, call.key, call.rank);
-  attention(q, k, view_of(value, call.value, call.rank), {of_rank(output, call.rank), lse_view},
-            options, whole);
+  const ConstTensorView q = view_of(query, call.query), k = view_of(key, call.key);
+  attention(q, k, view_of(value, call.value),
+            {tensor(output_.data(), {call.batch, seqlen_q_, heads_, dim_v_}), lse_view}, options,
+            whole);
   if (!weights) return;
   weights_.resize(count(call.batch, heads_, rows_, seqlen_k_));
   AttentionWeights into;
   into.weights = tensor(weights_.data(), {call.batch, heads_, rows_, seqlen_k_});
-  if (call.rank == 3) into.weights = tensor(weights_.data(), {heads_, rows_, seqlen_k_});
-  if (call.rank == 2) into.weights = tensor(weights_.data(), {rows_, seqlen_k_});
   attention_weights(q, k, lse_view, into,
                     tensor(static_cast<const void*>(rows.data()), DType::kInt64, {rows_}), options);
 }

@@ -31,12 +31,6 @@ class OwnedResult {
   std::vector<std::byte> lse_;
 };
 
-// A view of the lower rank of a call: its last axes.
-TensorView of_rank(TensorView view, int rank);
-
-// A tensor of vectors in float64, [batch, seqlen, heads, dim].
-std::vector<double> widened(const base::Rows4& rows);
-
 class PlainSoftmax {
  public:
   // Weights of the rows are kept where `weights` is set.

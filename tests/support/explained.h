@@ -14,6 +14,12 @@
 
 namespace longspan::test {
 
+inline ExplainChoice everything() {
+  ExplainChoice choice;
+  choice.most_numbers = std::int64_t{1} << 24;
+  return choice;
+}
+
 inline const ExplainStep& step(const Explanation& record, const std::string& name) {
   const ExplainStep* found = record.find(name);
   if (found == nullptr) throw std::invalid_argument("the record has no step " + name);

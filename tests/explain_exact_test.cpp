@@ -197,6 +197,17 @@ TEST(ExplainExactChoice, RefusesInWords) {
   EXPECT_TRUE(throws_error(explain(dropout, {}), ErrorCode::kInvalidArgument, {"dropout", "0.5"}));
 }
 
+TEST(ExplainExactChoice, RefusesWhatIsEmpty) {
+  for (const Shape& shape : {Shape{1, 0, 5, 2, 2, 4, 4}, Shape{1, 5, 0, 2, 2, 4, 4},
+                             Shape{1, 5, 5, 0, 0, 4, 4}, Shape{0, 5, 5, 2, 2, 4, 4}}) {
+    const Inputs in = normal_inputs(shape, DType::kFloat32, 6);
+    EXPECT_TRUE(
+        throws_error([&] { explain_attention(in.query, in.key, in.value, in.options, {}, {}); },
+                     ErrorCode::kInvalidArgument,
+                     {shape.batch == 0 ? "0 entries" : "some queries, keys and heads"}));
+  }
+}
+
 // A hidden value that is NaN makes the engine repeat a block; what is recorded stays right.
 TEST(ExplainExactChoice, HiddenNaNIsRecordedOnce) {
   Inputs in = normal_inputs({1, 3, 8, 1, 1, 4, 2}, DType::kFloat32, 5);

@@ -50,9 +50,7 @@ class ExactSteps {
       return "explain: dropout must be off, since it takes from the numerator alone; found " +
              text_of(options.dropout.probability);
     });
-    base::require(call_.seqlen_k > 0,
-                  [] { return std::string("explain: expected some keys, found seqlen_k 0"); });
-    check_batch(choice, call_.batch);
+    check_not_empty(call_, choice);
     execution_.key_chunk = choose_key_chunk(execution.key_chunk, call_.seqlen_k);
     segments_ = engine::choose_segments(call_.seqlen_k, execution_.key_chunk);
     rows_ = axis("query", chosen("rows", choice.rows, call_.seqlen_q));

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <string>
 
-#include "base/check.h"
 #include "engine/call_setup.h"
 #include "lsh/lsh_call.h"
 
@@ -24,11 +23,7 @@ LshView::LshView(const ConstTensorView& query, const ConstTensorView& key,
             !shared_ || is_given(attention.alibi_slopes),
             shared_ ? "alibi" : "lsh_attention of separate query and key"),
       factors_(lsh::bucket_factors("explain", options, call_.seqlen_k)) {
-  base::require(call_.seqlen_k > 0 && call_.seqlen_q > 0 && call_.num_heads > 0, [&] {
-    return "explain: expected some positions and heads; found query " + shape_string(query) +
-           ", value " + shape_string(value);
-  });
-  check_batch(choice, call_.batch);
+  check_not_empty(call_, choice);
   heads_ = chosen("heads", choice.heads, call_.num_heads);
   rounds_.emplace(options, lsh::RoundsShape{call_.batch, call_.num_heads, call_.num_heads_kv,
                                             call_.seqlen_q, call_.seqlen_k, shared_});

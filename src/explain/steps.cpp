@@ -84,9 +84,14 @@ mask::Range chosen(const char* option, const std::optional<ExplainChoice::Range>
   return kept;
 }
 
-void check_batch(const ExplainChoice& choice, std::int64_t batch) {
-  base::require(choice.batch >= 0 && choice.batch < batch, [&] {
-    return "explain: batch must be one of the " + std::to_string(batch) + " entries; found " +
+void check_not_empty(const engine::CheckedCall& call, const ExplainChoice& choice) {
+  base::require(call.seqlen_q > 0 && call.seqlen_k > 0 && call.num_heads > 0, [&] {
+    return "explain: expected some queries, keys and heads; found seqlen_q " +
+           std::to_string(call.seqlen_q) + ", seqlen_k " + std::to_string(call.seqlen_k) +
+           ", num_heads " + std::to_string(call.num_heads);
+  });
+  base::require(choice.batch >= 0 && choice.batch < call.batch, [&] {
+    return "explain: batch must be one of the " + std::to_string(call.batch) + " entries; found " +
            std::to_string(choice.batch);
   });
 }

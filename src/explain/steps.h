@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/rows4.h"
+#include "engine/checked_call.h"
 #include "longspan/explain.h"
 #include "mask/tile.h"
 
@@ -51,7 +52,8 @@ class Steps {
 // What the choice leaves of `extent`; an Error names `option` where that is nothing.
 mask::Range chosen(const char* option, const std::optional<ExplainChoice::Range>& range,
                    std::int64_t extent);
-void check_batch(const ExplainChoice& choice, std::int64_t batch);
+// That there is something to show: positions, heads, and the chosen batch entry.
+void check_not_empty(const engine::CheckedCall& call, const ExplainChoice& choice);
 
 double number_at(const base::Rows4& rows, std::int64_t batch, std::int64_t head, std::int64_t row,
                  std::int64_t component);

@@ -72,6 +72,9 @@ def _hashed(*, num_hashes=4, num_buckets=None, chunk_len=64, chunks_before=1, ch
                          rotations, buckets, preset, whole_buckets, local_window))
 
 
+_exact.__qualname__ = _hashed.__qualname__ = "explain"  # what the TypeError for an unknown option says
+
+
 def _range(name, chosen):
     if chosen is None:
         return None

@@ -10,7 +10,7 @@ SOAK_COUNT ?= 20000
 
 PACKAGES := g++ cmake ninja-build libhwy-dev libtbb-dev libcli11-dev libfmt-dev nlohmann-json3-dev \
             libgtest-dev python3 python3-dev python3-venv pkgconf
-LINT_PACKAGES := clang-format clang-tidy
+LINT_PACKAGES := clang-format
 FUZZ_PACKAGES := clang
 NEON_PACKAGES := g++-aarch64-linux-gnu
 COVERAGE_PACKAGES := gcovr
@@ -22,6 +22,8 @@ PEERS := build/peers-venv/bin
 VENV := build/venv
 # Where PyTorch, transformers and JAX are, for their tests and the examples.
 FRAMEWORKS := build/frameworks
+# Where clang-tidy is.
+LINT := build/lint
 WITH_PYTHON = $$([ ! -e $(VENV)/complete ] || echo -DLONGSPAN_PYTHON=ON -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python) \
               $$([ ! -e $(FRAMEWORKS)/complete ] || echo -DLONGSPAN_FRAMEWORKS=$(CURDIR)/$(FRAMEWORKS)/bin/python \
                  -DLONGSPAN_XLA_INCLUDE=$$(echo $(CURDIR)/$(FRAMEWORKS)/lib/python3*/site-packages/jaxlib/include))
@@ -111,8 +113,9 @@ lint: deps  ## clang-format, floors, clang-tidy (4 minutes on 2 cores)
 	@tools/install_deps.sh $(LINT_PACKAGES)
 	@echo "lint: clang-format" && clang-format --dry-run -Werror $(FORMATTED)
 	@echo "lint: floors" && tools/check_floors.py
-	@echo "lint: clang-tidy" && cmake --preset release $(LAUNCHER) >/dev/null
-	@tools/run_clang_tidy.sh build/release $(JOBS)
+	@tools/make_venv.sh $(LINT) tools/lint.txt
+	@echo "lint: clang-tidy" && cmake --preset release $(LAUNCHER) $(WITH_PYTHON) >/dev/null
+	@tools/run_clang_tidy.sh $(LINT)/bin build/release $(JOBS)
 
 .PHONY: format
 format:  ## rewrite all sources the way clang-format wants them

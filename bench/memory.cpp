@@ -97,7 +97,8 @@ Bytes measure_apart(const Table& table, std::int64_t seqlen, std::size_t column)
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
   const std::string command =
       "'" + self + "' " + table.name + " " + std::to_string(seqlen) + " " + std::to_string(column);
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> child(popen(command.c_str(), "r"), pclose);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> child(
+      popen(command.c_str(), "r"), pclose);  // NOLINT(bugprone-command-processor): of our own words
   Bytes bytes;
   if (child == nullptr ||
       std::fscanf(child.get(), "%lld %lld", &bytes.measured, &bytes.planned) != 2) {

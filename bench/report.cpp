@@ -22,6 +22,7 @@ double smallest(const std::vector<double>& numbers) {
 // Round by round, so that a machine whose speed drifts does not matter.
 std::vector<double> shares(const Rounds& rounds) {
   std::vector<double> shares;
+  shares.reserve(rounds.peak.size());
   for (std::size_t n = 0; n < rounds.peak.size(); ++n) {
     shares.push_back(rounds.rate[n] / rounds.peak[n]);
   }

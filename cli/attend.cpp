@@ -236,7 +236,7 @@ void print_summary(const AttendOptions& options, const AttendCall& call, const R
       plan.decode ? ", decode" : "", plan.threads, summary_of(result.forward, options.dry_run));
   if (result.backward) text += "; backward " + summary_of(*result.backward, options.dry_run);
   if (options.dry_run) text += "; " + result.memory.text();
-  text += "\n";
+  text += '\n';
   if (result.diagnosis) text += diagnosis_text(*result.diagnosis);
   print_out(text);
 }

@@ -130,6 +130,7 @@ Gradients AttendOutputs::gradients() const {
 
 std::vector<io::NamedTensor> AttendOutputs::named() const {
   std::vector<io::NamedTensor> tensors;
+  tensors.reserve(slots_.size());
   for (const Slot& slot : slots_) tensors.push_back({slot.name, slot.tensor->view});
   return tensors;
 }

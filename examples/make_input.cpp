@@ -5,9 +5,10 @@
 // bytes every time. usage: example_make_input OUTPUT.safetensors SEQLEN NUM_HEADS HEAD_DIM
 #include <array>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <numbers>
@@ -54,10 +55,17 @@ std::string make_header(std::int64_t seqlen, std::int64_t num_heads, std::int64_
             std::to_string(begin + bytes) + "]}";
     begin += bytes;
   }
-  json += "}";
+  json += '}';
   json.resize((json.size() + 7) / 8 * 8, ' ');  // so that the data is aligned
   const auto length = std::bit_cast<std::array<char, 8>>(std::uint64_t{json.size()});
   return std::string(length.begin(), length.end()) + json;
+}
+
+// 0 for what is none.
+std::int64_t number(const char* text) {
+  std::int64_t number = 0;
+  std::from_chars(text, text + std::strlen(text), number);
+  return number;
 }
 
 }  // namespace
@@ -67,9 +75,9 @@ int main(int argc, char** argv) {
     std::cerr << "usage: example_make_input OUTPUT.safetensors SEQLEN NUM_HEADS HEAD_DIM\n";
     return 2;
   }
-  const std::int64_t seqlen = std::atoll(argv[2]);
-  const std::int64_t num_heads = std::atoll(argv[3]);
-  const std::int64_t head_dim = std::atoll(argv[4]);
+  const std::int64_t seqlen = number(argv[2]);
+  const std::int64_t num_heads = number(argv[3]);
+  const std::int64_t head_dim = number(argv[4]);
   if (seqlen < 1 || num_heads < 1 || head_dim < 2 || head_dim % 2 != 0) {
     std::cerr << "make_input: sizes are at least 1, HEAD_DIM is even\n";
     return 2;

@@ -15,5 +15,5 @@ echo "deps: installing the packages of $requirements into $folder"
 if "$folder/bin/pip" install -q --disable-pip-version-check --retries 1 -r "$requirements"; then
   touch "$folder/complete"
 else
-  echo "deps: the Python index gave not all of them: the Python package will be skipped" >&2
+  echo "deps: the Python index gave not all of them: what needs $folder will be skipped, or fail and say so" >&2
 fi

@@ -174,6 +174,7 @@ longspan_status longspan_merge(const longspan_partial* into, const longspan_part
       c::refuse("longspan_merge: parts is NULL, count is " + std::to_string(count));
     }
     std::vector<longspan::ConstPartial> views;
+    views.reserve(count);
     for (std::size_t n = 0; n < count; ++n) views.emplace_back(c::partial(parts + n, "parts"));
     longspan::merge(c::partial(into, "into"), views, c::execution(execution));
   });

@@ -83,7 +83,7 @@ std::string header_text(const std::string& path, std::span<const NamedTensor* co
       text += json_string(path, key) + ":" + json_string(path, value);
       before = ',';
     }
-    text += "}";
+    text += '}';
   }
   std::uint64_t begin = 0;
   for (const NamedTensor* each : tensors) {
@@ -95,7 +95,7 @@ std::string header_text(const std::string& path, std::span<const NamedTensor* co
             std::to_string(begin) + "," + std::to_string(end) + "]}";
     begin = end;
   }
-  text += "}";
+  text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');  // data start at a multiple of 8
   base::require(text.size() <= kMaxHeaderBytes, [&] {
     return path + ": expected a header of at most " + std::to_string(kMaxHeaderBytes) +

@@ -51,6 +51,7 @@ std::vector<std::int64_t> choose_num_buckets(std::int64_t seqlen, std::int64_t c
   constexpr std::int64_t kFactorBits = 5;  // 32
   const std::int64_t count = base::ceil_div(bits, kFactorBits);
   std::vector<std::int64_t> factors;
+  factors.reserve(static_cast<std::size_t>(count));
   for (std::int64_t n = 0; n < count; ++n) {
     factors.push_back(std::int64_t{1} << (bits + n) / count);  // sums to `bits`, never decreasing
   }

@@ -66,7 +66,7 @@ class HtmlPage {
   std::string fragment() {
     {
       const auto page = markup_.open("div", {{"class", kPageClass}});
-      write_style(kPageStyle);
+      write_style(outranking(kPageStyle));
       write_content();
     }
     return markup_.take();

@@ -85,10 +85,12 @@ const char* const kPageStyle = R"(
 .longspan svg .n3 { fill: var(--l3); } .longspan svg .n4 { fill: var(--l4); } .longspan svg .n5 { fill: var(--l5); }
 .longspan .einsum { display: flex; flex-wrap: wrap; gap: .15rem 1.4rem; margin: .5rem 0; padding: 0; font-size: .92rem; }
 .longspan .einsum div { margin: 0; }
-.longspan .einsum dt { display: inline; color: var(--faint); font-weight: 400; }
-.longspan .einsum dd { display: inline; margin: 0 0 0 .3rem; }
+.longspan .einsum dt, .longspan .einsum dd { display: inline; float: none; width: auto; padding: 0; }
+.longspan .einsum dt { margin: 0; color: var(--faint); font-weight: 400; }
+.longspan .einsum dd { margin: 0 0 0 .3rem; }
 .longspan table { border-collapse: collapse; font-size: .82rem; line-height: 1.35; margin: .3rem 0; background: none;
-  font-variant-numeric: tabular-nums; color: inherit; overflow-wrap: normal; }
+  table-layout: auto; font-variant-numeric: tabular-nums; color: inherit; overflow-wrap: normal; }
+.longspan thead, .longspan tr { border: 0; background: none; }
 .longspan table caption { caption-side: bottom; text-align: left; color: var(--faint); padding-top: .3rem; }
 .longspan th, .longspan td { padding: .12rem .5rem; text-align: right; white-space: nowrap; border: 0; background: none; }
 .longspan th { font-weight: 400; color: var(--faint); }
@@ -110,5 +112,14 @@ const char* const kPageStyle = R"(
   .longspan details::details-content { content-visibility: visible; block-size: auto; }
 }
 )";
+
+std::string outranking(std::string rules) {
+  const std::string name = std::string(".") + kPageClass;
+  for (std::size_t at = 0; (at = rules.find(name, at)) != std::string::npos;
+       at += 3 * name.size()) {
+    rules.insert(at, name + name);
+  }
+  return rules;
+}
 
 }  // namespace longspan::rendering

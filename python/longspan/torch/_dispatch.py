@@ -20,15 +20,16 @@ def define(name, schema, compute, fake, setup_context=None, backward=None):
     torch.library.register_fake(qualified, fake, lib=_library)
     torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
     operator = getattr(torch.ops.longspan, name).default
-    places = _tensor_places(schema)
     direct, transformed = _functions(name, compute, setup_context, backward)
+    end = schema[:schema.index(" sinks,")].count(",") + 1  # of the arguments that have gradients
 
     def call(*inputs):
         if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
             return transformed(*inputs)
         if _through_dispatcher(inputs[0]):
             return operator(*inputs)
-        return direct(*inputs) if _needs_autograd(inputs, places) else compute(*inputs)
+        learning = inputs[:end]
+        return direct(*learning, inputs[end:]) if _needs_autograd(learning) else compute(*inputs)
 
     call.operator = operator
     return call
@@ -48,18 +49,11 @@ def _through_dispatcher(tensor):
             or torch._C._len_torch_dispatch_stack() > 0 or torch.jit.is_tracing())
 
 
-def _tensor_places(schema):
-    """Where among the arguments of an operator its tensors are; lists of them have no gradients."""
-    arguments = schema[1:schema.index(")")].split(", ")
-    return [place for place, words in enumerate(arguments) if words.startswith(("Tensor ", "Tensor? "))]
-
-
-def _needs_autograd(inputs, places):
+def _needs_autograd(inputs):
     """Whether one requires grad, or is what is left of a transform of torch.func, which autograd unwraps."""
     grad = torch.is_grad_enabled()
-    for place in places:
-        x = inputs[place]
-        if x is not None and (grad and x.requires_grad or not torch._C._has_storage(x)):
+    for x in inputs:
+        if x is not None and type(x) is not list and (grad and x.requires_grad or not torch._C._has_storage(x)):
             return True
     return False
 
@@ -70,6 +64,7 @@ def _functions(name, compute, setup_context, backward):
     class Direct(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *inputs):
+            inputs = (*inputs[:-1], *inputs[-1])  # the last is what autograd need not look at, together
             output = compute(*inputs)
             setup_context(ctx, inputs, output)
             return output

@@ -113,6 +113,8 @@ def lsh_attention(query: torch.Tensor, key: torch.Tensor | None, value: torch.Te
     factors = factors_of(num_buckets)
     if rotations is not None and not factors and rotations.dim() == 4:
         factors = [2 * rotations.shape[3]]  # as _core takes it; the backward pass has the buckets only
+    if rotations is not None:
+        rotations = rotations.detach()
     output, lse, *found = _operator(query, key, value, *scores, query_buckets, key_buckets, rotations, num_hashes, factors,
                                     chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm,
                                     seed - 2**64 if seed >= 2**63 else seed, preset, whole_buckets, local_window)

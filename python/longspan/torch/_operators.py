@@ -53,7 +53,7 @@ def score_arguments(mask, bias, alibi_slopes, sinks, query_offset, scale, softca
 def core_options(bias, alibi_slopes, sinks, arrays, mask, predicates, query_offset, scale, softcap, dropout_p, seed,
                  drawn_seed):
     """The options of _core of the arguments SCORES."""
-    functions = [_predicates[number].may_see for number in predicates]
+    functions = [_predicates[number].may_see for number in predicates] if predicates else []
     if drawn_seed is not None:
         seed = int(drawn_seed)
     return _core.Options((mask, arrays, functions), bias, scale, softcap, alibi_slopes, sinks, dropout_p,
@@ -62,7 +62,8 @@ def core_options(bias, alibi_slopes, sinks, arrays, mask, predicates, query_offs
 
 def keep(ctx, scores):
     """Makes the functions of the mask live as long as ctx."""
-    ctx.predicates = [_predicates[number] for number in scores[5]]
+    if numbers := scores[5]:
+        ctx.predicates = [_predicates[number] for number in numbers]
 
 
 def split(inputs, num_tensors):
@@ -82,7 +83,7 @@ def as_bshd(layout, *tensors):
 
 def under_autocast(*tensors):
     """Tensors in the type of autocast on the CPU, where it is on; float64 stays."""
-    if not torch.is_autocast_enabled("cpu"):
+    if not torch._C._is_any_autocast_enabled() or not torch.is_autocast_enabled("cpu"):  # the second parses its word
         return tensors
     dtype = torch.get_autocast_dtype("cpu")
     return tuple(x.to(dtype) if x is not None and x.is_floating_point() and x.dtype != torch.float64 else x

@@ -19,7 +19,7 @@ namespace {
 
 // The C functions of a type of tensors, `__dlpack_c_exchange_api__`: DLPack's DLPackExchangeAPI.
 struct Exchange {
-  std::uint32_t major, minor;
+  std::uint32_t major_version, minor_version;
   const Exchange* previous;  // of another major version
   void* not_used[3];
   // Fills `into` without a reference, valid as long as the object; not 0 with a Python exception
@@ -33,7 +33,7 @@ const Exchange* exchange_of(const nb::object& tensor_type) {
   constexpr const char* kName = "dlpack_exchange_api";
   if (PyCapsule_IsValid(capsule.ptr(), kName) == 0) return nullptr;
   const auto* exchange = static_cast<const Exchange*>(PyCapsule_GetPointer(capsule.ptr(), kName));
-  while (exchange != nullptr && exchange->major != 1) exchange = exchange->previous;
+  while (exchange != nullptr && exchange->major_version != 1) exchange = exchange->previous;
   return exchange != nullptr && exchange->read != nullptr ? exchange : nullptr;
 }
 
@@ -123,7 +123,7 @@ const void* address_of(nb::handle tensor, const char* name) {
   try {
     const auto address = nb::cast<std::uintptr_t>(tensor.attr("data_ptr")());
     const void* data = nullptr;
-    std::memcpy(&data, &address, sizeof(address));
+    std::memcpy(static_cast<void*>(&data), &address, sizeof(address));
     return data;
   } catch (nb::python_error& error) {
     nb::raise_from(error, PyExc_TypeError,

@@ -80,28 +80,6 @@ std::optional<DType> dtype_of_format(const char* format, std::int64_t bytes) {
   }
 }
 
-std::optional<DType> dtype_of_dlpack(nb::dlpack::dtype dtype) {
-  using Code = nb::dlpack::dtype_code;
-  if (dtype.lanes != 1) return std::nullopt;
-  switch (static_cast<Code>(dtype.code)) {
-    case Code::Float:
-      return dtype.bits == 32   ? std::optional(DType::kFloat32)
-             : dtype.bits == 64 ? std::optional(DType::kFloat64)
-             : dtype.bits == 16 ? std::optional(DType::kFloat16)
-                                : std::nullopt;
-    case Code::Bfloat:
-      return dtype.bits == 16 ? std::optional(DType::kBFloat16) : std::nullopt;
-    case Code::Int:
-      return dtype.bits == 32   ? std::optional(DType::kInt32)
-             : dtype.bits == 64 ? std::optional(DType::kInt64)
-                                : std::nullopt;
-    case Code::Bool:
-      return dtype.bits == 8 ? std::optional(DType::kBool) : std::nullopt;
-    default:
-      return std::nullopt;
-  }
-}
-
 nb::dlpack::dtype dlpack_dtype(DType dtype) {
   using Code = nb::dlpack::dtype_code;
   const Code code = dtype == DType::kBFloat16 ? Code::Bfloat
@@ -295,6 +273,28 @@ NewArray::NewArray(std::span<const std::int64_t> shape, DType dtype) {
 nb::object as_kind_of(nb::handle like, nb::object array) {
   if (array.is_none() || nb::isinstance(like, NumPy::get().ndarray)) return array;
   return nb::module_::import_("longspan._arrays").attr("as_kind_of")(like, array);
+}
+
+std::optional<DType> dtype_of_dlpack(nb::dlpack::dtype dtype) {
+  using Code = nb::dlpack::dtype_code;
+  if (dtype.lanes != 1) return std::nullopt;
+  switch (static_cast<Code>(dtype.code)) {
+    case Code::Float:
+      return dtype.bits == 32   ? std::optional(DType::kFloat32)
+             : dtype.bits == 64 ? std::optional(DType::kFloat64)
+             : dtype.bits == 16 ? std::optional(DType::kFloat16)
+                                : std::nullopt;
+    case Code::Bfloat:
+      return dtype.bits == 16 ? std::optional(DType::kBFloat16) : std::nullopt;
+    case Code::Int:
+      return dtype.bits == 32   ? std::optional(DType::kInt32)
+             : dtype.bits == 64 ? std::optional(DType::kInt64)
+                                : std::nullopt;
+    case Code::Bool:
+      return dtype.bits == 8 ? std::optional(DType::kBool) : std::nullopt;
+    default:
+      return std::nullopt;
+  }
 }
 
 nb::object as_dlpack(nb::handle array) {

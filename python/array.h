@@ -8,6 +8,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <optional>
 #include <span>
 
 #include "longspan/tensor.h"
@@ -58,6 +59,9 @@ struct NewArray {
 
 // `array` as an array of the kind that `like` is, where that kind takes DLPack; without a copy.
 nb::object as_kind_of(nb::handle like, nb::object array);
+
+// Nothing for what longspan does not know.
+std::optional<DType> dtype_of_dlpack(nb::dlpack::dtype dtype);
 
 // A DLPack object over a NumPy array; NumPy's own export refuses bfloat16.
 nb::object as_dlpack(nb::handle array);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Tensors of PyTorch, read through their attributes: six times as fast as through DLPack, and
-// nothing is compiled against PyTorch.
+// Tensors of PyTorch, read without a DLPack capsule each. Nothing is compiled against PyTorch.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -72,6 +72,9 @@ class Mask:
         return f"Mask({' & '.join(terms)})"
 
 
+_EVERYTHING = Mask(())
+
+
 def _term(kind, a=0, b=0, offset=None, arrays=()):
     offset_kind, offset_number, offset_arrays = encode_offset(offset)
     return Mask((_KINDS[kind], a, b, offset_kind, offset_number), arrays + offset_arrays)
@@ -80,7 +83,7 @@ def _term(kind, a=0, b=0, offset=None, arrays=()):
 def as_mask(mask: MaskLike) -> Mask:
     """The argument `mask` of a call: a mask, a boolean array, or None."""
     if mask is None:
-        return Mask(())
+        return _EVERYTHING
     return mask if isinstance(mask, Mask) else dense(mask)
 
 

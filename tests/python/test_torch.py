@@ -2,6 +2,9 @@
 # Part of longspan. See LICENSE.
 #
 # Exact attention on tensors of PyTorch: values, gradients, operators, torch.compile, autocast, threads.
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -228,6 +231,72 @@ def test_double_backward_is_an_error_in_words():
     gradient, = torch.autograd.grad(longspan.torch.attention(query, key, value).square().sum(), query, create_graph=True)
     with pytest.raises(RuntimeError, match="double backward"):
         gradient.sum().backward()
+
+
+def test_transforms_of_torch_func():
+    query, key, value = make(grad=False)
+    leaf = query.clone().requires_grad_()
+    doutput = torch.randn(BATCH, SEQLEN_Q, HEADS, DIM_V, dtype=torch.float64)
+    expected, = torch.autograd.grad(longspan.torch.attention(leaf, key, value), leaf, doutput)
+
+    def call(x):
+        return longspan.torch.attention(x, key, value)
+
+    assert torch.equal(torch.func.grad(lambda x: (call(x) * doutput).sum())(query), expected)
+    _, pullback = torch.func.vjp(call, query)
+    with torch.no_grad():
+        assert torch.equal(pullback(doutput)[0], expected)
+    with pytest.raises(RuntimeError, match="no rule for vmap.*batch"):
+        torch.func.vmap(call)(query[None])
+    with pytest.raises(RuntimeError, match="no rule for vmap"):
+        torch.func.jacrev(call)(query)
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(call, (query,), (query,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(query, query)
+        for mode in (torch.enable_grad, torch.no_grad):
+            with mode(), pytest.raises(NotImplementedError, match="jvp"):
+                call(dual)
+    with pytest.raises(TypeError, match="doutput has no memory of its own"):
+        torch.autograd.grad(call(leaf), leaf, doutput.expand(2, *doutput.shape), is_grads_batched=True)
+    hashed = {"num_buckets": 4, "chunk_len": 8}
+    own, = torch.autograd.grad(longspan.torch.lsh_attention(leaf, None, query, **hashed).square().sum(), leaf)
+    assert torch.equal(own, torch.func.grad(
+        lambda x: longspan.torch.lsh_attention(x, None, query, **hashed).square().sum())(query))
+
+
+@pytest.mark.parametrize("record", ["make_fx", "trace"])
+def test_what_records_operators_sees_one(record):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    query, key, value = make(torch.float32, grad=False)
+
+    def call(x):
+        return longspan.torch.attention(x, key, value).relu()
+
+    recorded = make_fx(call)(query) if record == "make_fx" else torch.jit.trace(call, query)
+    assert torch.equal(recorded(2 * query), call(2 * query))
+    assert "longspan" in str(recorded.graph) and "attention" in str(recorded.graph)
+
+
+def test_a_bias_alone_learns_and_nothing_else_does():
+    query, key, value = make(grad=False)
+    assert not longspan.torch.attention(query, key, value).requires_grad
+    bias = torch.zeros((SEQLEN_Q, SEQLEN_K), dtype=torch.float64, requires_grad=True)
+    output = longspan.torch.attention(query, key, value, bias=bias)
+    gradient, = torch.autograd.grad(output.sum(), bias, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        gradient.sum().backward()
+
+
+def test_a_pytorch_without_the_exchange_of_dlpack():
+    code = ("import torch; vars(torch.Tensor).get('__dlpack_c_exchange_api__') and "
+            "delattr(torch.Tensor, '__dlpack_c_exchange_api__'); import longspan, longspan.torch; "
+            "x = torch.randn(3, 9, 2, 8).bfloat16().transpose(0, 1)[::2].transpose(0, 1); y = x.clone(); "
+            "assert torch.equal(longspan.torch.attention(x, y, y), longspan.torch.attention(y, y, y)); "
+            "torch.testing.assert_close(longspan.torch.attention(y, y, y).float(), "
+            "longspan.torch.attention(*[y.float()] * 3), rtol=2e-2, atol=2e-2)")
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 def test_threads_of_python_and_of_torch():

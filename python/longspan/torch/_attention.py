@@ -6,8 +6,9 @@ import torch
 
 from .. import _core
 from .._types import Layout, MaskLike, QueryOffset
-from ._operators import (SCORES, as_bshd, core_options, define, empty_lse, empty_output, fake_backward,
-                         input_gradients, keep, needed, score_arguments, split, under_autocast, wanted)
+from ._dispatch import define
+from ._operators import (SCORES, as_bshd, core_options, empty_lse, empty_output, fake_backward, input_gradients, keep,
+                         needed, score_arguments, split, under_autocast, wanted)
 
 
 def _compute(query, key, value, *arguments):
@@ -24,7 +25,7 @@ def _fake(query, key, value, *arguments):
 def _setup_context(ctx, inputs, output):
     (query, key, value), scores, _ = split(inputs, 3)
     bias, alibi_slopes, sinks, arrays, *ctx.numbers, drawn_seed = scores
-    keep(ctx, inputs, scores)
+    keep(ctx, scores)
     ctx.save_for_backward(query, key, value, *output, bias, alibi_slopes, sinks, drawn_seed, *arrays)
     ctx.set_materialize_grads(False)
 

@@ -8,8 +8,9 @@ import torch
 from .. import _core
 from .._lsh import Dedup, KeyNorm, Preset, Wrap, factors_of, pair_of_buckets
 from .._types import Layout, MaskLike, QueryOffset
-from ._operators import (SCORES, as_bshd, core_options, define, empty_lse, empty_output, fake_backward,
-                         input_gradients, keep, needed, score_arguments, split, under_autocast, wanted)
+from ._dispatch import define
+from ._operators import (SCORES, as_bshd, core_options, empty_lse, empty_output, fake_backward, input_gradients, keep,
+                         needed, score_arguments, split, under_autocast, wanted)
 
 _HASHING = ("Tensor? query_buckets, Tensor? key_buckets, Tensor? rotations, SymInt num_hashes, SymInt[] num_buckets, "
             "SymInt chunk_len, SymInt chunks_before, SymInt chunks_after, str? dedup, str? wrap, str? key_norm, "
@@ -58,7 +59,7 @@ def _setup_context(ctx, inputs, output):
     if query_buckets is None:
         query_buckets, key_buckets = found[0], None if key is None else found[1]
     ctx.mark_non_differentiable(*found)
-    keep(ctx, inputs, scores)
+    keep(ctx, scores)
     ctx.save_for_backward(query, key, value, output, lse, query_buckets, key_buckets, alibi_slopes, sinks, drawn_seed,
                           *arrays)
     ctx.set_materialize_grads(False)
@@ -112,6 +113,8 @@ def lsh_attention(query: torch.Tensor, key: torch.Tensor | None, value: torch.Te
     factors = factors_of(num_buckets)
     if rotations is not None and not factors and rotations.dim() == 4:
         factors = [2 * rotations.shape[3]]  # as _core takes it; the backward pass has the buckets only
+    if rotations is not None:
+        rotations = rotations.detach()
     output, lse, *found = _operator(query, key, value, *scores, query_buckets, key_buckets, rotations, num_hashes, factors,
                                     chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm,
                                     seed - 2**64 if seed >= 2**63 else seed, preset, whole_buckets, local_window)

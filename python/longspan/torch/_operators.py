@@ -11,14 +11,10 @@ import torch
 from .. import _core
 from .._masks import as_mask, decode_offset, encode_offset
 
-library = torch.library.Library("longspan", "DEF")
-
 # The arguments after the tensors that all operators share.
 SCORES = ("Tensor? bias, Tensor? alibi_slopes, Tensor? sinks, Tensor[] arrays, SymInt[] mask, int[] predicates, "
           "SymInt[] query_offset, float? scale, float softcap, float dropout_p, SymInt seed, Tensor? drawn_seed")
 _NUM_SCORES = SCORES.count(",") + 1
-
-_PLAIN = (torch.Tensor, torch.nn.Parameter)  # no tensors that trace, hold no numbers, or live on several machines
 
 _predicates = weakref.WeakValueDictionary()  # by the number that an operator is told
 _numbers = itertools.count()
@@ -57,18 +53,17 @@ def score_arguments(mask, bias, alibi_slopes, sinks, query_offset, scale, softca
 def core_options(bias, alibi_slopes, sinks, arrays, mask, predicates, query_offset, scale, softcap, dropout_p, seed,
                  drawn_seed):
     """The options of _core of the arguments SCORES."""
-    functions = [_predicates[number].may_see for number in predicates]
+    functions = [_predicates[number].may_see for number in predicates] if predicates else []
     if drawn_seed is not None:
         seed = int(drawn_seed)
     return _core.Options((mask, arrays, functions), bias, scale, softcap, alibi_slopes, sinks, dropout_p,
                          seed % 2**64, decode_offset(*query_offset, arrays[-1:]), threads=torch.get_num_threads())
 
 
-def keep(ctx, inputs, scores):
-    """Makes the functions of the mask live as long as ctx, and notes what no gradient looks like for each input."""
-    ctx.predicates = [_predicates[number] for number in scores[5]]
-    ctx.none = [[None] * len(x) if isinstance(x, (list, tuple)) and all(isinstance(t, torch.Tensor) for t in x) else None
-                for x in inputs]
+def keep(ctx, scores):
+    """Makes the functions of the mask live as long as ctx."""
+    if numbers := scores[5]:
+        ctx.predicates = [_predicates[number] for number in numbers]
 
 
 def split(inputs, num_tensors):
@@ -88,7 +83,7 @@ def as_bshd(layout, *tensors):
 
 def under_autocast(*tensors):
     """Tensors in the type of autocast on the CPU, where it is on; float64 stays."""
-    if not torch.is_autocast_enabled("cpu"):
+    if not torch._C._is_any_autocast_enabled() or not torch.is_autocast_enabled("cpu"):  # the second parses its word
         return tensors
     dtype = torch.get_autocast_dtype("cpu")
     return tuple(x.to(dtype) if x is not None and x.is_floating_point() and x.dtype != torch.float64 else x
@@ -97,14 +92,14 @@ def under_autocast(*tensors):
 
 def empty_lse(query):
     """[..., num_heads, seqlen] for a query [..., seqlen, num_heads, dim]."""
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    shape = list(query.shape[:-1])
-    if len(shape) >= 2:
-        shape[-1], shape[-2] = shape[-2], shape[-1]
-    return query.new_empty(shape, dtype=dtype)
+    *shape, _ = query.shape
+    shape[-2:] = shape[:-3:-1]
+    return query.new_empty(shape, dtype=torch.float64 if query.dtype == torch.float64 else torch.float32)
 
 
 def empty_output(query, value):
+    if query.shape[-1] == value.shape[-1]:
+        return torch.empty_like(query, memory_format=torch.contiguous_format)  # half of what new_empty() takes
     return query.new_empty([*query.shape[:-1], value.shape[-1]])
 
 
@@ -136,46 +131,9 @@ def needed(ctx):
 
 def input_gradients(ctx, gradients, needs, bias, sinks):
     """The gradients at the places of the inputs of the forward operator, None elsewhere."""
-    by_input = list(ctx.none)
+    # In what torch.library keeps, a list of inputs has a list of gradients.
+    by_input = [[None] * len(x) if isinstance(x, (list, tuple)) else None for x in ctx.needs_input_grad]
     for place, gradient, need, x in zip(_PLACES, gradients, needs, (None, None, None, bias, sinks)):
         if need:
             by_input[place] = gradient if x is None else gradient.to(x.dtype)
     return tuple(by_input)
-
-
-def define(name, schema, compute, fake, setup_context=None, backward=None):
-    """The operator longspan::name, as a function; without `backward` its gradient is an error in words."""
-    library.define(f"{name}{schema}")
-    library.impl(name, compute, "CPU")
-    qualified = f"longspan::{name}"
-    torch.library.register_fake(qualified, fake, lib=library)
-
-    def refuse(ctx, *gradients):
-        raise RuntimeError("longspan has no gradient of gradients (double backward)")
-
-    torch.library.register_autograd(qualified, backward or refuse, setup_context=setup_context, lib=library)
-    operator = getattr(torch.ops.longspan, name).default
-    return operator if backward is None else _without_dispatch(operator, compute, setup_context, backward)
-
-
-def _without_dispatch(operator, compute, setup_context, backward):
-    """The operator, but the same functions called directly for plain tensors: the dispatcher flattens all arguments."""
-
-    class Direct(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *inputs):
-            output = compute(*inputs)
-            setup_context(ctx, inputs, output)
-            return output
-
-        @staticmethod
-        def backward(ctx, *gradients):
-            return tuple(None if isinstance(x, list) else x for x in backward(ctx, *gradients))
-
-    def call(query, *arguments):
-        if torch.compiler.is_compiling() or type(query) not in _PLAIN or not query.is_cpu:
-            return operator(query, *arguments)
-        return Direct.apply(query, *arguments)
-
-    call.operator = operator
-    return call

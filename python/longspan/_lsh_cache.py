@@ -16,9 +16,9 @@ from ._types import Array, Layout, MaskLike, QueryOffset
 class LshCache:
     """Keys and values of the tokens so far, hashed: decoding by lsh_attention(), at a cost that hardly hangs on their number.
 
-    Each key is hashed once, when it is appended. A query meets the keys that its windows hold, num_hashes *
-    (chunks_before + 1 + chunks_after) * chunk_len of them at most, in place of all. Memory doubles when it runs out. Calls that
-    fail leave the tokens as they were. Several threads may use one cache: appending waits for those who attend.
+    Each key is hashed once, when it is appended. A query meets the keys that its windows hold, 512 at most by default, in
+    place of all. Memory doubles when it runs out. Calls that fail leave the tokens as they were. Several threads may use
+    one cache: appending waits for those who attend.
 
     num_heads_kv, head_dim, head_dim_v, dtype, batch, capacity
         As in KVCache.

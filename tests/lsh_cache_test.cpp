@@ -328,6 +328,22 @@ TEST(LshCache, ErrorsSayWhatWasFound) {
   EXPECT_TRUE(same_bits(decode(cache, in, 2), before));
 }
 
+TEST(LshCache, KeepsTheMemoryLimitAndCountsItsWork) {
+  const LshInputs in = inputs_of(/*shared=*/false, DType::kFloat32, 400, 17);
+  LshCache cache = cache_for(in);
+  append(cache, in, 0, 400);
+  Execution execution = on("", 2);
+  execution.memory_limit = 1000;
+  EXPECT_TRUE(throws_error([&] { decode(cache, in, 2, execution); }, ErrorCode::kOutOfMemory,
+                           {"lsh_cache: attend", "memory_limit", "1000"}));
+  execution.memory_limit = 0;
+  Progress progress;
+  execution.progress = &progress;
+  decode(cache, in, 2, execution);
+  EXPECT_GE(progress.total, 2 * 4 * 2);
+  EXPECT_EQ(progress.done, progress.total);
+}
+
 TEST(LshCache, AFailedAllocationLeavesItAsItWas) {
   const LshInputs in = inputs_of(/*shared=*/true, DType::kFloat32, 40, 16);
   LshCache cache = cache_for(in);

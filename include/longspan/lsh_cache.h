@@ -24,8 +24,8 @@ enum class QueryKey : std::uint8_t {
 // and meets the keys that stand there:
 //   time   of a query and head, O(num_hashes (keys of a window + log num_buckets)), whatever the
 //          length; 2 (head_dim + head_dim_v) FLOP for each key of its windows;
-//   memory of a (batch entry, key head), beside its rows: for each round about 12 bytes a token and
-//          50 a bucket; shared query and key 4 more a token (float64: 8).
+//   memory of a (batch entry, key head), beside its rows: for each round about 10 bytes a token and
+//          40 a bucket; shared query and key 4 more a token (float64: 8).
 //
 // Like a KVCache it grows by doubling, can be moved and not copied, is left as it was by every
 // function that throws (Error: kInvalidArgument names both values, kOutOfMemory; only the capacity

@@ -155,8 +155,9 @@ void LshCache::reorder(std::span<const std::int64_t> indices) {
 std::int64_t LshCache::length() const noexcept { return state_->rows.length(); }
 std::int64_t LshCache::capacity() const noexcept { return state_->rows.capacity(); }
 std::size_t LshCache::bytes() const noexcept {
-  return state_->rows.bytes() +
-         std::visit([](const auto& hashed) { return hashed.bytes(); }, state_->hashed);
+  const auto* floats = std::get_if<lsh::HashedKeys<float>>(&state_->hashed);
+  const auto* doubles = std::get_if<lsh::HashedKeys<double>>(&state_->hashed);
+  return state_->rows.bytes() + (floats != nullptr ? floats->bytes() : doubles->bytes());
 }
 const KVCacheShape& LshCache::shape() const noexcept { return state_->rows.shape(); }
 DType LshCache::dtype() const noexcept { return state_->rows.dtype(); }

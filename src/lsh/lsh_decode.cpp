@@ -132,7 +132,6 @@ class LshDecode {
       workers.emplace_back(call_, options_, shared_,
                            carver.take<std::byte>(static_cast<std::int64_t>(worker_bytes_)));
     }
-    if (execution_.progress != nullptr) execution_.progress->total += rows();
     load_queries();
     if (!shared_) hash_queries();
     base::parallel_for(rows(), threads_, [&](std::int64_t row, int w) {
@@ -236,6 +235,7 @@ class LshDecode {
     for (std::size_t begin = 0; begin == 0 || begin < keys.size(); ++head.phase) {
       const engine::KeyRun run{static_cast<std::int64_t>(begin), run_at(begin), {}};
       begin += static_cast<std::size_t>(call_.run_keys);
+      if (execution_.progress != nullptr) ++execution_.progress->total;
       worker.engine.run({{&index, 1}, {}, {&run, 1}, run_at(begin)});
     }
     const std::function<double(std::int64_t)> own = [&](std::int64_t) {

@@ -23,6 +23,7 @@ TEST(LshCache, EveryStepIsTheLastRowOfAPrefill) {
       for (const std::int64_t chunk_len : {1, 7, 16}) {
         LshInputs in = inputs_of(shared, dtype, 70, 3);
         in.lsh.chunk_len = chunk_len;
+        in.lsh.dedup = dtype == DType::kFloat64 ? Dedup::kNone : Dedup::kExact;
         LshCache cache = cache_for(in);
         for (std::int64_t n = 0; n < 70; ++n) {
           append(cache, in, n, n + 1);
@@ -78,6 +79,7 @@ TEST(LshCache, MasksAndScoreTermsAreThoseOfLshAttention) {
     in.options.sinks = sinks.fill_normal(random).view();
     in.options.softcap = 3;
     if (!shared) in.options.scale = -0.3;
+    in.lsh.self_score = 0.5;  // who hides a row from itself shows
     LshCache cache = cache_for(in);
     append(cache, in, 0, 150);
     for (const Mask& mask : {Mask(), causal(), window(40, 0), window(40, 0) & prefix(9),
@@ -100,6 +102,28 @@ TEST(LshCache, AQueryOffsetMovesTheWindows) {
     Output found = results_for(query, 17, DType::kFloat32);
     cache.attend(query, {found.output, found.lse}, in.options);
     EXPECT_TRUE(agrees(found, expected, DType::kFloat32)) << offset;
+  }
+}
+
+TEST(LshCache, DocumentsAndPredicatesAreThoseOfLshAttention) {
+  LshInputs in = entry_of(inputs_of(/*shared=*/false, DType::kFloat32, 90, 18), 0);
+  in.lsh.chunk_len = 7;
+  const Tensor queries = integers({0, 1, 3}), keys = integers({0, 50, 90});
+  const Mask packed = documents(queries.view(), keys.view());
+  const Mask odd = predicate([](std::int64_t, std::int64_t head, std::int64_t i, std::int64_t j) {
+    return (i + j + head) % 3 != 0;
+  });
+  Tensor some(DType::kBool, {3, 90});
+  for (std::int64_t n = 0; n < some.size(); ++n) some.set(n, n % 7 < 4 ? 1 : 0);
+  for (const Mask& mask : {packed, packed & causal(), odd & causal(), dense(some.view())}) {
+    for (const bool local : {false, true}) {
+      in.lsh.local_window.reset();
+      if (local) in.lsh.local_window = {{5, 1}};
+      LshCache cache = cache_for(in);
+      append(cache, in, 0, 90);
+      in.options.mask = mask;
+      EXPECT_TRUE(is_prefill(cache, in, 3)) << local;
+    }
   }
 }
 

@@ -9,8 +9,10 @@
 #include <utility>
 
 #include "cases.h"
+#include "lsh_decode.h"
 #include "lsh_truth.h"
 #include "settings.h"
+#include "together.h"
 
 namespace longspan::bench {
 namespace {
@@ -62,6 +64,16 @@ class Bench {
         for_types_and_kernels([&](DType dtype, const Execution& execution) {
           compare_growth(seqlen, dtype, execution);
         });
+      }
+    }
+    if (settings_.wants("decode")) {
+      report_.begin_table("Decode: one more token with hashed keys, against attention to all keys",
+                          "GFLOP/s of attend",
+                          {"append ms", "exact ms", "exact / (append + attend)"});
+      for (const std::int64_t seqlen : {65536, 1048576}) {
+        for (const std::string& kernel : settings_.kernels) {
+          compare_decode(seqlen, settings_.execution(kernel));
+        }
       }
     }
     return all_good_;
@@ -216,6 +228,37 @@ class Bench {
     report_.add(row);
   }
 
+  // By the clock: a step is too short for processor time.
+  void compare_decode(std::int64_t seqlen, const Execution& execution) {
+    constexpr int kStepsOfRound = 16;
+    const Shape shape = shape_of(kHeads, seqlen, DType::kFloat32);
+    LshDecodeProblem problem(shape, execution);
+    Row row{name_of(kHeads, seqlen), shape.dtype, problem.kernel(execution), {}, 0, {}};
+    problem.append(0, execution);
+    problem.attend(0, execution);
+    if (accept(problem.check(execution), row)) {
+      row.rounds.further.resize(3);
+      problem.attend_to_all(0, execution);
+      for (int n = 0; n < settings_.rounds; ++n) {
+        problem.forget_steps();
+        double append = 0, attend = 0;
+        for (int step = n; step < n + kStepsOfRound; ++step) {
+          append += seconds_of([&] { problem.append(step, execution); }) / kStepsOfRound;
+          attend += seconds_of([&] { problem.attend(step, execution); }) / kStepsOfRound;
+        }
+        const double exact = seconds_of([&] { problem.attend_to_all(n, execution); });
+        row.rounds.seconds.push_back(attend);
+        row.rounds.rate.push_back(problem.flop() / attend);
+        row.rounds.further[0].push_back(kMilli * append);
+        row.rounds.further[1].push_back(kMilli * exact);
+        row.rounds.further[2].push_back(exact / (append + attend));
+      }
+    } else {
+      all_good_ = false;
+    }
+    report_.add(row);
+  }
+
   const Settings& settings_;
   Report& report_;
   bool all_good_ = true;
@@ -227,7 +270,7 @@ int run(int argc, char** argv) {
   CLI::App app(
       "LSH attention against the peaks of this machine and exact attention: shared query and key, "
       "causal, d 64, chunks of 64, 4 hash rounds. All tables take about 20 minutes on 2 cores.");
-  settings.add_options(app, {"forward", "backward", "dedup", "growth"});
+  settings.add_options(app, {"forward", "backward", "dedup", "growth", "decode"});
   CLI11_PARSE(app, argc, argv);
   settings.finish();
 

@@ -23,7 +23,9 @@ class LshProblem {
   ConstTensorView query_key() const { return query_key_.view(); }
   ConstTensorView value() const { return value_.view(); }
   Partial result() const { return {output_.view(), lse_.view()}; }
-  ConstTensorView doutput() const { return arrays_of_backward_[0].view(); }
+  ConstTensorView doutput() const {  // absent without a backward pass
+    return arrays_of_backward_.empty() ? ConstTensorView() : arrays_of_backward_[0].view();
+  }
   const Gradients& gradients() const { return gradients_; }
   ConstTensorView buckets() const { return buckets_.view(); }  // after hash()
 

@@ -37,11 +37,11 @@ struct Row {
 
 class LshHead {
  public:
-  LshHead(const LshProblem& problem, std::int64_t head)
-      : problem_(problem), head_(head), dim_(problem.shape().head_dim) {
-    const ConstTensorView& buckets = problem.buckets();
-    const std::int64_t seqlen = problem.shape().seqlen_q;
-    for (std::int64_t round = 0; round < problem.options().num_hashes; ++round) {
+  LshHead(const LshRows& rows, std::int64_t head)
+      : rows_(rows), head_(head), dim_(rows.query_key.shape[3]) {
+    const ConstTensorView& buckets = rows.buckets;
+    const std::int64_t seqlen = rows.query_key.shape[1];
+    for (std::int64_t round = 0; round < rows.options.num_hashes; ++round) {
       const auto* bucket = static_cast<const std::int32_t*>(buckets.data) +
                            head * buckets.strides[1] + round * buckets.strides[2];
       std::vector<std::int64_t>& order = orders_.emplace_back(at(seqlen));
@@ -53,9 +53,9 @@ class LshHead {
     }
   }
 
-  std::vector<double> query(std::int64_t i) const { return row_of(problem_.query_key(), i); }
-  std::vector<double> value(std::int64_t i) const { return row_of(problem_.value(), i); }
-  std::vector<double> doutput(std::int64_t i) const { return row_of(problem_.doutput(), i); }
+  std::vector<double> query(std::int64_t i) const { return row_of(rows_.query_key, i); }
+  std::vector<double> value(std::int64_t i) const { return row_of(rows_.value, i); }
+  std::vector<double> doutput(std::int64_t i) const { return row_of(rows_.doutput, i); }
   std::vector<double> key(std::int64_t i) const {
     return reference::normalized_rows(query(i), dim_, KeyNorm::kRms);
   }
@@ -70,9 +70,9 @@ class LshHead {
     const std::vector<double> q = query(i);
     double max = -std::numeric_limits<double>::infinity();
     for (const auto& [j, times] : found) {
-      const double score = dot(q, key(j)) + (i == j ? problem_.options().self_score : 0.0);
+      const double score = dot(q, key(j)) + (i == j ? rows_.options.self_score : 0.0);
       max = std::max(max, score);
-      row.pairs.push_back({j, problem_.options().dedup == Dedup::kNone ? times : 1.0, score, 0});
+      row.pairs.push_back({j, rows_.options.dedup == Dedup::kNone ? times : 1.0, score, 0});
     }
     double sum = 0;
     for (const Pair& pair : row.pairs) sum += pair.count * std::exp(pair.score - max);
@@ -121,7 +121,7 @@ class LshHead {
   template <class Visit>
   void for_neighbours(std::int64_t i, std::int64_t first, std::int64_t last,
                       const Visit& visit) const {
-    const std::int64_t length = problem_.options().chunk_len;
+    const std::int64_t length = rows_.options.chunk_len;
     for (std::size_t round = 0; round < orders_.size(); ++round) {
       const std::int64_t chunk = places_[round][at(i)] / length;
       const auto seqlen = static_cast<std::int64_t>(orders_[round].size());
@@ -133,7 +133,7 @@ class LshHead {
     }
   }
 
-  const LshProblem& problem_;
+  LshRows rows_;
   std::int64_t head_, dim_;
   std::vector<std::vector<std::int64_t>> orders_, places_;  // by round
 };
@@ -145,7 +145,46 @@ void compare(Difference& difference, const ConstTensorView& found, std::int64_t 
   }
 }
 
+LshRows rows_of(const LshProblem& problem) {
+  return {problem.options(), problem.query_key(), problem.value(), problem.doutput(),
+          problem.buckets()};
+}
+
+Tolerance forward_tolerance(DType dtype) {
+  Tolerance tolerance = tolerance_of(dtype);
+  // Kernels of bfloat16 round normalised keys to it: scores are off by 2^-9 of themselves.
+  if (dtype == DType::kBFloat16) tolerance.lse_absolute = 0x1p-6;
+  return tolerance;
+}
+
+// The heads of which rows are compared: the first, the last, and some between them.
+std::int64_t sampled_heads(std::int64_t heads) { return std::min<std::int64_t>(heads, 4); }
+std::int64_t sampled_head(std::int64_t n, std::int64_t heads) {
+  return n * (heads - 1) / std::max<std::int64_t>(sampled_heads(heads) - 1, 1);
+}
+
+void compare_lse(AnswerError& error, const ConstTensorView& lse, std::int64_t row,
+                 std::int64_t head, double expected, const Tolerance& tolerance) {
+  include_lse(error, reference::read_element(lse, head * lse.strides[1] + row), expected,
+              tolerance);
+}
+
 }  // namespace
+
+AnswerError check_last_row(const LshRows& rows, const Partial& result) {
+  const Tolerance tolerance = forward_tolerance(rows.query_key.dtype);
+  const std::int64_t heads = rows.query_key.shape[2];
+  AnswerError error;
+  Difference output;
+  for (std::int64_t n = 0; n < sampled_heads(heads); ++n) {
+    const std::int64_t h = sampled_head(n, heads);
+    const Row row = LshHead(rows, h).row(rows.query_key.shape[1] - 1);
+    compare(output, result.output, 0, h, row.output);
+    compare_lse(error, result.lse, 0, h, row.lse, tolerance);
+  }
+  include(error, output, tolerance.output);
+  return error;
+}
 
 bool right_buckets(const LshProblem& problem) {
   constexpr std::int64_t kRows = 16;
@@ -174,21 +213,18 @@ bool right_buckets(const LshProblem& problem) {
 
 AnswerError check_forward(const LshProblem& problem) {
   const Shape& shape = problem.shape();
-  Tolerance tolerance = tolerance_of(shape.dtype);
-  // Kernels of bfloat16 round normalised keys to it: scores are off by 2^-9 of themselves.
-  if (shape.dtype == DType::kBFloat16) tolerance.lse_absolute = 0x1p-6;
-  const std::int64_t heads = std::min<std::int64_t>(shape.heads, 4);
+  const Tolerance tolerance = forward_tolerance(shape.dtype);
+  const std::int64_t heads = sampled_heads(shape.heads);
   AnswerError error;
   Difference output;
   for (std::int64_t n = 0; n < heads; ++n) {
-    const std::int64_t h = n * (shape.heads - 1) / std::max<std::int64_t>(heads - 1, 1);
-    const LshHead head(problem, h);
+    const std::int64_t h = sampled_head(n, shape.heads);
+    const LshHead head(rows_of(problem), h);
     for (std::int64_t sample = 0; sample < kForwardRows / heads; ++sample) {
       const std::int64_t i = spread(sample * heads + n, shape.seqlen_q);
       const Row row = head.row(i);
       compare(output, problem.result().output, i, h, row.output);
-      const TensorView& lse = problem.result().lse;
-      include_lse(error, reference::read_element(lse, h * lse.strides[1] + i), row.lse, tolerance);
+      compare_lse(error, problem.result().lse, i, h, row.lse, tolerance);
     }
   }
   include(error, output, tolerance.output);
@@ -200,7 +236,7 @@ AnswerError check_backward(const LshProblem& problem) {
   const Shape& shape = problem.shape();
   const double tolerance = tolerance_of(shape.dtype).gradient;
   const std::int64_t h = shape.heads - 1;
-  const LshHead head(problem, h);
+  const LshHead head(rows_of(problem), h);
   Difference dquery_key, dvalue;
   for (int sample = 0; sample < kGradientRows; ++sample) {
     const std::int64_t p = spread(sample, shape.seqlen_q);

@@ -14,6 +14,16 @@ namespace longspan::bench {
 // Buckets of sampled rows; after hash().
 bool right_buckets(const LshProblem& problem);
 
+// What an answer follows from.
+struct LshRows {
+  const LshOptions& options;
+  ConstTensorView query_key, value, doutput;  // doutput: of gradients
+  ConstTensorView buckets;                    // by hash_vectors()
+};
+
+// Of a result of one row, the last: output and lse of 4 heads.
+AnswerError check_last_row(const LshRows& rows, const Partial& result);
+
 // 32 rows over heads and queries: output and lse.
 AnswerError check_forward(const LshProblem& problem);
 

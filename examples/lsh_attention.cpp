@@ -2,8 +2,9 @@
 // Part of longspan. See LICENSE.
 //
 // The examples of docs/lsh.md: attention by hashing with its gradients, how much of exact attention
-// it finds, and its stages one by one.
+// it finds, its stages one by one, and decoding.
 #include <longspan/lsh_attention.h>
+#include <longspan/lsh_cache.h>
 #include <longspan/lsh_diagnostics.h>
 
 #include <cmath>
@@ -76,11 +77,41 @@ std::int64_t meet_chunks() {
   return window.size();
 }
 
+// The largest difference between the last token of attention at once and of a step of decoding.
+float decode() {
+  std::vector<float> a = numbers(kHeads, 0.31f), b = numbers(kHeadsKv, 0.37f),
+                     c = numbers(kHeadsKv, 0.41f), whole(a.size()), step(kHeads * kDim);
+  const auto tokens = [](auto& x, std::int64_t first, std::int64_t count, std::int64_t heads) {
+    return longspan::tensor(x.data() + first * heads * kDim, {1, count, heads, kDim});
+  };
+  const std::int64_t prompt = kTokens - 1;
+  longspan::LshOptions lsh;
+  lsh.num_buckets = longspan::choose_num_buckets(kTokens, lsh.chunk_len);  // for good
+  longspan::LshCache cache({.batch = 1, .num_heads_kv = kHeadsKv, .head_dim = kDim},
+                           longspan::DType::kFloat32, longspan::QueryKey::kSeparate, lsh);
+  cache.append(tokens(b, 0, prompt, kHeadsKv), tokens(c, 0, prompt, kHeadsKv));
+  cache.append(tokens(b, prompt, 1, kHeadsKv), tokens(c, prompt, 1, kHeadsKv));
+  cache.attend(tokens(a, prompt, 1, kHeads), {tokens(step, 0, 1, kHeads), {}});
+
+  longspan::AttentionOptions options;
+  options.mask = longspan::causal();
+  longspan::lsh_attention(view(a, kHeads), view(b, kHeadsKv), view(c, kHeadsKv),
+                          {view(whole, kHeads), {}}, lsh, options);
+  float difference = 0;  // NaN once it is NaN
+  for (std::size_t n = 0; n < step.size(); ++n) {
+    const float off = std::fabs(step[n] - whole[whole.size() - step.size() + n]);
+    if (!(off <= difference)) difference = off;
+  }
+  return difference;
+}
+
 }  // namespace
 
 int main() {
   const double found = attend();
   const std::int64_t chunks = meet_chunks();
   std::printf("a chunk attends to %lld chunks\n", static_cast<long long>(chunks));
-  return found > 0 && found <= 1 && chunks == 2 ? 0 : 1;
+  const float difference = decode();
+  std::printf("a step of decoding is the last row but for %.1e\n", static_cast<double>(difference));
+  return found > 0 && found <= 1 && chunks == 2 && difference < 1e-5f ? 0 : 1;
 }

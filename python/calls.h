@@ -87,6 +87,7 @@ void bind_lsh(nb::module_& module);
 void bind_weights(nb::module_& module);
 void bind_explain(nb::module_& module);
 void bind_kv_cache(nb::module_& module);
+void bind_lsh_cache(nb::module_& module);
 void bind_jax(nb::module_& module);  // where XLA's headers were found
 
 }  // namespace longspan::python

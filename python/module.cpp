@@ -39,6 +39,7 @@ NB_MODULE(_core, module) {
   python::bind_weights(module);
   python::bind_explain(module);
   python::bind_kv_cache(module);
+  python::bind_lsh_cache(module);
 #ifdef LONGSPAN_WITH_JAX
   python::bind_jax(module);
 #endif

@@ -25,12 +25,13 @@ from ._core import __version__
 from ._explain import Explanation, explain
 from ._kv_cache import KVCache
 from ._lsh import diagnose_lsh, lsh_attention, lsh_attention_backward
+from ._lsh_cache import LshCache
 from ._masks import Mask, causal, dense, documents, key_lengths, predicate, prefix, window
 from ._process import doctor, get_num_threads, set_num_threads
 from ._weights import attention_weights
 
 __all__ = [
-    "Explanation", "Gradients", "KVCache", "Mask", "__version__", "attention", "attention_backward", "attention_weights",
-    "causal", "dense", "diagnose_lsh", "doctor", "documents", "explain", "get_num_threads", "key_lengths", "lsh_attention",
-    "lsh_attention_backward", "merge", "predicate", "prefix", "set_num_threads", "window",
+    "Explanation", "Gradients", "KVCache", "LshCache", "Mask", "__version__", "attention", "attention_backward",
+    "attention_weights", "causal", "dense", "diagnose_lsh", "doctor", "documents", "explain", "get_num_threads", "key_lengths",
+    "lsh_attention", "lsh_attention_backward", "merge", "predicate", "prefix", "set_num_threads", "window",
 ]

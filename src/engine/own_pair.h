@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// A pair that stands outside the tiles of gathered rows: a query and the key of its own index.
+// A pair that stands outside the tiles of gathered rows: a query and the key that it is itself.
 #pragma once
 
 #include <cmath>
@@ -17,8 +17,9 @@ inline constexpr double kFar = 750;
 
 template <class T>
 struct OwnPair {
-  const T* scores = nullptr;  // [seqlen], scale * query . key; null: there is no such pair
-  bool added = true;          // `score` is added to what the pair's score would be, or is it
+  const T* scores = nullptr;   // [seqlen], scale * query . key; null: there is no such pair
+  std::int64_t first_key = 0;  // of query 0; those of the others follow it
+  bool added = true;           // `score` is added to what the pair's score would be, or is it
   double score = 0;
   // How often the pair counts, 0 where it is hidden; asked only where it can matter.
   const std::function<double(std::int64_t query)>* count = nullptr;
@@ -40,7 +41,7 @@ OwnScore own_score(const AttentionCall<T>& call, const OwnPair<T>& own, std::int
   }
   if (call.alibi_slopes.data != nullptr) {
     const auto distance = static_cast<double>(call.mask->query_position(batch, query) -
-                                              call.mask->key_position(query));
+                                              call.mask->key_position(own.first_key + query));
     result.score -= call.alibi_slopes.at(batch, head) * std::fabs(distance);
   }
   result.score += own.score;

@@ -134,15 +134,17 @@ class RowFinisher {
     }
     return base::visit_floating(value.dtype, [&](auto tag) {
       using E = decltype(tag);
-      return all_finite(static_cast<const E*>(value.data) + query * value.row_stride,
+      const std::int64_t key = head_.own.first_key + query;
+      return all_finite(static_cast<const E*>(value.data) + key * value.row_stride,
                         call_.head_dim_v);
     });
   }
 
   double own_value(std::int64_t query, std::int64_t d) const {
     const RowSource& value = head_.value;
+    const std::int64_t key = head_.own.first_key + query;
     return base::load_double(value.data, value.dtype,
-                             query * value.row_stride + d * value.dim_stride);
+                             key * value.row_stride + d * value.dim_stride);
   }
 
   LastStep last_step(std::int64_t query) const {

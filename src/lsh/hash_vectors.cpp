@@ -100,10 +100,11 @@ void hash_sides(const Side& keys, const Side* queries, const LshOptions& options
   const std::int64_t heads = keys.vectors.shape[2];
   const RotationSource rotations{options.rotations, options.seed, keys.vectors.shape[3],
                                  options.num_hashes, factors.columns};
-  Hasher<T> hasher(rotations, factors, heads, execution);
-  hasher.hash(keys.vectors, 1, &padding, keys.buckets);
+  const Hasher<T> hasher(rotations, factors, heads, execution);
+  hasher.hash(keys.vectors, 1, &padding, keys.buckets, execution);
   if (queries != nullptr && heads > 0) {
-    hasher.hash(queries->vectors, queries->vectors.shape[2] / heads, nullptr, queries->buckets);
+    hasher.hash(queries->vectors, queries->vectors.shape[2] / heads, nullptr, queries->buckets,
+                execution);
   }
 }
 

@@ -27,20 +27,18 @@ Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors,
     : rotations_(rotations),
       factors_(factors),
       table_(kernel::choose_kernel(execution.kernel).template table<T>()),
-      execution_(execution),
       width_(std::int64_t{table_.lanes} * table_.vectors),
       head_rows_(table_.format.rows(rotations.num_hashes * rotations.columns)),
       rounds_per_call_(std::clamp<std::int64_t>(
           kProductBytes / (rotations.columns * width_ * std::int64_t{sizeof(T)}), 1,
-          rotations.num_hashes)),
-      threads_(base::resolve_threads(execution.threads, INT32_MAX)) {
+          rotations.num_hashes)) {
+  const int threads = base::resolve_threads(execution.threads, INT32_MAX);
   base::Carver carver;
   carver.take<T>(heads * head_rows_ * rotations.head_dim);
-  rotation_bytes_ = carver.used();
   base::Carver one;
   carve(one);
   scratch_bytes_ = one.used();
-  const std::size_t bytes = rotation_bytes_ + static_cast<std::size_t>(threads_) * scratch_bytes_;
+  const std::size_t bytes = carver.used() + static_cast<std::size_t>(threads) * scratch_bytes_;
   base::require(
       execution.memory_limit == 0 || bytes <= execution.memory_limit,
       [&] {
@@ -48,13 +46,14 @@ Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors,
                " bytes of workspace; memory_limit is " + std::to_string(execution.memory_limit);
       },
       ErrorCode::kOutOfMemory);
-  workspace_ = base::Buffer(bytes);
-  base::parallel_for(heads, threads_, [&](std::int64_t head, int) {
+  laid_out_ = base::Buffer(carver.used());
+  base::parallel_for(heads, threads, [&](std::int64_t head, int) {
     T* rows = rotation_rows(head);
     rotations_.fill_rows(head, rows);
     std::fill(rows + rotations_.num_hashes * rotations_.columns * rotations_.head_dim,
               rows + head_rows_ * rotations_.head_dim, T{0});
   });
+  rotations_.given = {};
 }
 
 template <class T>
@@ -70,12 +69,12 @@ typename Hasher<T>::Scratch Hasher<T>::carve(base::Carver& carver) const {
 
 template <class T>
 T* Hasher<T>::rotation_rows(std::int64_t head) const {
-  return reinterpret_cast<T*>(workspace_.data()) + head * head_rows_ * rotations_.head_dim;
+  return reinterpret_cast<T*>(laid_out_.data()) + head * head_rows_ * rotations_.head_dim;
 }
 
 template <class T>
 void Hasher<T>::hash_panel(const base::RowSource& rows, const T* rotations, std::int64_t first,
-                           std::int64_t count, const Scratch& scratch) {
+                           std::int64_t count, const Scratch& scratch) const {
   const std::int64_t vectors = base::ceil_div(count, table_.lanes);
   const std::int64_t width = vectors * table_.lanes;
   table_.pack_query(rows, first, count, rotations_.head_dim, width, scratch.panel);
@@ -95,20 +94,21 @@ void Hasher<T>::hash_panel(const base::RowSource& rows, const T* rotations, std:
 
 template <class T>
 void Hasher<T>::hash(const base::Rows4& vectors, std::int64_t group, const Padding* padding,
-                     const IndexGrid& buckets) {
+                     const IndexGrid& buckets, const Execution& execution) const {
   const std::int64_t batch = vectors.shape[0], seqlen = vectors.shape[1], heads = vectors.shape[2];
   if (padding != nullptr && padding->none()) padding = nullptr;
   // Heads of the same positions one after the other: their rows stand together.
   const std::int64_t parts = base::ceil_div(seqlen, kTaskRows);
-  base::parallel_for(batch * parts * heads, threads_, [&](std::int64_t t, int worker) {
-    if (execution_.stop.stop_requested()) {
+  const int threads = base::resolve_threads(execution.threads, batch * parts * heads);
+  const base::Buffer workspace(static_cast<std::size_t>(threads) * scratch_bytes_);
+  base::parallel_for(batch * parts * heads, threads, [&](std::int64_t t, int worker) {
+    if (execution.stop.stop_requested()) {
       base::fail(ErrorCode::kCancelled, "hash_vectors: stopped");
     }
     const std::int64_t h = t % heads, b = t / heads / parts;
     const std::int64_t begin = t / heads % parts * kTaskRows;
     const std::int64_t end = std::min(begin + kTaskRows, seqlen);
-    base::Carver carver(workspace_.data() + rotation_bytes_ +
-                        static_cast<std::size_t>(worker) * scratch_bytes_);
+    base::Carver carver(workspace.data() + static_cast<std::size_t>(worker) * scratch_bytes_);
     const Scratch scratch = carve(carver);
     if (padding != nullptr) {
       padding->find_visible(b, h, begin, {scratch.visible, static_cast<std::size_t>(end - begin)});

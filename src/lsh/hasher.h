@@ -20,14 +20,17 @@ namespace longspan::lsh {
 template <class T>
 class Hasher {
  public:
-  // `heads` sets of rotations. Allocates the workspace.
+  // `heads` sets of rotations, which are laid out here; given ones are not needed afterwards. The
+  // memory limit is that of all of it.
   Hasher(const RotationSource& rotations, const BucketFactors& factors, std::int64_t heads,
          const Execution& execution);
 
   // buckets[batch, head, round, n] of all vectors; `group` heads share rotations. Vectors that are
-  // padding (null: none are) get the bucket behind the last.
+  // padding (null: none are) get the bucket behind the last. Allocates O(threads).
   void hash(const base::Rows4& vectors, std::int64_t group, const Padding* padding,
-            const IndexGrid& buckets);
+            const IndexGrid& buckets, const Execution& execution) const;
+
+  std::size_t bytes() const noexcept { return laid_out_.size(); }
 
  private:
   struct Scratch {  // of one thread
@@ -38,20 +41,17 @@ class Hasher {
   };
   Scratch carve(base::Carver& carver) const;
   void hash_panel(const base::RowSource& rows, const T* rotations, std::int64_t first,
-                  std::int64_t count, const Scratch& scratch);
+                  std::int64_t count, const Scratch& scratch) const;
   T* rotation_rows(std::int64_t head) const;
 
-  const RotationSource& rotations_;
-  const BucketFactors& factors_;
+  RotationSource rotations_;
+  BucketFactors factors_;
   const kernel::KernelTable<T>& table_;
-  const Execution& execution_;
   std::int64_t width_;
   std::int64_t head_rows_;        // rows of rotations of a head, padding of the kernel included
   std::int64_t rounds_per_call_;  // whose products stay in the first level cache
-  int threads_;
-  base::Buffer workspace_;
-  std::size_t rotation_bytes_ = 0;
   std::size_t scratch_bytes_ = 0;
+  base::Buffer laid_out_;
 };
 
 }  // namespace longspan::lsh

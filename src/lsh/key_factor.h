@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "base/rows.h"
+#include "base/visit_dtype.h"
 #include "longspan/lsh_attention.h"
 
 namespace longspan::lsh {
@@ -26,6 +28,19 @@ double sum_of_squares(const Row& row, std::int64_t dim) {
   }
   for (std::int64_t s = 0; d < dim; ++d, ++s) add(d, s);
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// Of row n.
+inline double sum_of_squares(const base::RowSource& rows, std::int64_t n, std::int64_t dim) {
+  return base::visit_floating(rows.dtype, [&](auto tag) {
+    const auto* row = static_cast<const decltype(tag)*>(rows.data) + n * rows.row_stride;
+    const std::int64_t stride = rows.dim_stride;
+    if (stride == 1) {
+      return sum_of_squares([&](std::int64_t d) { return double{base::to_float(row[d])}; }, dim);
+    }
+    return sum_of_squares([&](std::int64_t d) { return double{base::to_float(row[d * stride])}; },
+                          dim);
+  });
 }
 
 inline double key_factor(double squares, std::int64_t dim, KeyNorm norm) {

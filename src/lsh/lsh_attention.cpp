@@ -51,8 +51,8 @@ class LshForward {
         base::round_up(std::min(kTaskQueries, std::max<std::int64_t>(checked_.seqlen_q, 1)), unit);
     worker_bytes_ = base::round_up(engine::GatheredWorker<T>::workspace_bytes(lsh_.engine_call()),
                                    base::kAlignment);
-    threads_ = lsh_.choose_threads(kFunction, lsh_.lists() * tasks_of_list(),
-                                   [&](int threads) { return total_bytes(threads); });
+    threads_ = choose_threads(kFunction, execution, lsh_.lists() * tasks_of_list(),
+                              [&](int threads) { return total_bytes(threads); });
     total_bytes_ = total_bytes(threads_);
   }
 

@@ -57,8 +57,8 @@ class LshBackward {
     }
     worker_bytes_ = base::round_up(engine::GatheredGradients<T>::workspace_bytes(call, wanted()),
                                    base::kAlignment);
-    threads_ = lsh_.choose_threads(kFunction, lsh_.groups() * longest_turn_,
-                                   [&](int threads) { return total_bytes(threads); });
+    threads_ = choose_threads(kFunction, execution, lsh_.groups() * longest_turn_,
+                              [&](int threads) { return total_bytes(threads); });
     total_bytes_ = total_bytes(threads_);
   }
 

@@ -25,7 +25,13 @@ using engine::CheckedCall;
 
 constexpr std::int64_t kPartRows = 1024;  // of a list, for one task
 
-// Terms that say which keys are near, alone: what the local window holds whoever is visible.
+RoundsShape shape_of_rounds(const CheckedCall& checked, bool shared) {
+  return {checked.batch,    checked.num_heads, checked.num_heads_kv,
+          checked.seqlen_q, checked.seqlen_k,  shared};
+}
+
+}  // namespace
+
 Mask local_terms(const Mask& mask, const std::array<std::int64_t, 2>& sides) {
   Mask local = window(sides[0], sides[1]);
   for (const MaskTerm& term : mask.terms()) {
@@ -34,18 +40,27 @@ Mask local_terms(const Mask& mask, const std::array<std::int64_t, 2>& sides) {
   return local;
 }
 
-RoundsShape shape_of_rounds(const CheckedCall& checked, bool shared) {
-  return {checked.batch,    checked.num_heads, checked.num_heads_kv,
-          checked.seqlen_q, checked.seqlen_k,  shared};
-}
-
-bool sees(const mask::BoundMask& mask, std::int64_t b, std::int64_t h, std::int64_t i) {
+bool sees(const mask::BoundMask& mask, std::int64_t b, std::int64_t h, std::int64_t query,
+          std::int64_t key) {
   std::uint64_t word = 0;
-  mask.fill_bits(b, h, {i, 1}, {i, 1}, {&word, 1});
+  mask.fill_bits(b, h, {query, 1}, {key, 1}, {&word, 1});
   return word != 0;
 }
 
-}  // namespace
+int choose_threads(const char* function, const Execution& execution, std::int64_t tasks,
+                   const std::function<std::size_t(int)>& bytes) {
+  int threads = base::resolve_threads(execution.threads, tasks);
+  const std::size_t limit = execution.memory_limit;
+  while (limit > 0 && threads > 1 && bytes(threads) > limit) --threads;
+  base::require(
+      limit == 0 || bytes(threads) <= limit,
+      [&] {
+        return std::string(function) + ": no plan fits memory_limit; the least workspace is " +
+               std::to_string(bytes(threads)) + " bytes, the limit " + std::to_string(limit);
+      },
+      ErrorCode::kOutOfMemory);
+  return threads;
+}
 
 CheckedCall check_lsh_call(const char* function, const ConstTensorView& query,
                            const ConstTensorView& key, const ConstTensorView& value,
@@ -159,22 +174,6 @@ std::size_t LshCall<T>::sorting_bytes(int threads) const noexcept {
 }
 
 template <class T>
-int LshCall<T>::choose_threads(const char* function, std::int64_t tasks,
-                               const std::function<std::size_t(int)>& bytes) const {
-  int threads = base::resolve_threads(execution_.threads, tasks);
-  const std::size_t limit = execution_.memory_limit;
-  while (limit > 0 && threads > 1 && bytes(threads) > limit) --threads;
-  base::require(
-      limit == 0 || bytes(threads) <= limit,
-      [&] {
-        return std::string(function) + ": no plan fits memory_limit; the least workspace is " +
-               std::to_string(bytes(threads)) + " bytes, the limit " + std::to_string(limit);
-      },
-      ErrorCode::kOutOfMemory);
-  return threads;
-}
-
-template <class T>
 void LshCall<T>::begin(int threads) {
   Execution sorting = execution_;
   sorting.threads = threads;
@@ -250,15 +249,7 @@ typename LshCall<T>::RowLength LshCall<T>::length_of(const engine::RowSource& ro
                                                      std::int64_t n) const {
   const std::int64_t dim = checked().head_dim;
   RowLength length;
-  length.squares = base::visit_floating(rows.dtype, [&](auto tag) {
-    const auto* row = static_cast<const decltype(tag)*>(rows.data) + n * rows.row_stride;
-    const std::int64_t stride = rows.dim_stride;
-    if (stride == 1) {
-      return sum_of_squares([&](std::int64_t d) { return double{base::to_float(row[d])}; }, dim);
-    }
-    return sum_of_squares([&](std::int64_t d) { return double{base::to_float(row[d * stride])}; },
-                          dim);
-  });
+  length.squares = sum_of_squares(rows, n, dim);
   if (shared()) length.factor = key_factor(length.squares, dim, options_.key_norm);
   return length;
 }
@@ -325,8 +316,8 @@ engine::OwnPair<T> LshCall<T>::own_pair() const {
 
 template <class T>
 double LshCall<T>::own_count(const List& list, std::int64_t i) const {
-  if (!sees(own_ ? *own_ : mask_, list.b, list.h, i)) return 0;
-  if (local_only_ && sees(*local_only_, list.b, list.h, i)) return 1;
+  if (!sees(own_ ? *own_ : mask_, list.b, list.h, i, i)) return 0;
+  if (local_only_ && sees(*local_only_, list.b, list.h, i, i)) return 1;
   return rounds_.own_occurrences(list.b, list.h, i);
 }
 

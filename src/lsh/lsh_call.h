@@ -8,6 +8,7 @@
 // the rounds.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -31,6 +32,16 @@ engine::CheckedCall check_lsh_call(const char* function, const ConstTensorView& 
                                    const ConstTensorView& key, const ConstTensorView& value,
                                    const LshOptions& options, const AttentionOptions& attention,
                                    const Execution& execution);
+
+// Terms that say which keys are near, alone: what the local window holds whoever is visible.
+Mask local_terms(const Mask& mask, const std::array<std::int64_t, 2>& sides);
+
+bool sees(const mask::BoundMask& mask, std::int64_t b, std::int64_t h, std::int64_t query,
+          std::int64_t key);
+
+// As many threads as there are tasks for and as the memory limit allows.
+int choose_threads(const char* function, const Execution& execution, std::int64_t tasks,
+                   const std::function<std::size_t(int)>& bytes);
 
 struct LshInputs {
   ConstTensorView query;
@@ -83,9 +94,6 @@ class LshCall {
   void carve(base::Carver& carver, std::int64_t open_groups);
   // What hashing and sorting allocate beside that.
   std::size_t sorting_bytes(int threads) const noexcept;
-  // As many threads as there are tasks for and as the memory limit allows.
-  int choose_threads(const char* function, std::int64_t tasks,
-                     const std::function<std::size_t(int)>& bytes) const;
 
   // Hashes and sorts all rounds; says how much there is to do.
   void begin(int threads);

@@ -64,10 +64,13 @@ class RandomLife {
       }
       ASSERT_EQ(cache.length(), length);
       const std::int64_t queries = std::min(length, random_.between(0, 3));
-      const Execution execution = on("", static_cast<int>(random_.between(1, 2)));
+      const std::vector<std::string> kernels = kernels_for(dtype_);
+      const Execution execution =
+          on(kernels[random_.between(0, static_cast<std::int64_t>(kernels.size()) - 1)],
+             static_cast<int>(random_.between(1, 2)));
       ASSERT_TRUE(is_prefill(cache, in_, queries, execution))
           << "operation " << n << ", " << length << " tokens, " << queries << " queries, shared "
-          << in_.shared << ", " << longspan::name_of(dtype_);
+          << in_.shared << ", " << longspan::name_of(dtype_) << ", kernel " << execution.kernel;
     }
   }
 

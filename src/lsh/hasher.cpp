@@ -28,7 +28,9 @@ Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors,
       factors_(factors),
       table_(kernel::choose_kernel(execution.kernel).template table<T>()),
       width_(std::int64_t{table_.lanes} * table_.vectors),
-      head_rows_(table_.format.rows(rotations.num_hashes * rotations.columns)),
+      // The last call reads whole groups of rows from wherever its rounds begin.
+      head_rows_(
+          table_.format.rows(rotations.num_hashes * rotations.columns + table_.format.rows(1) - 1)),
       rounds_per_call_(std::clamp<std::int64_t>(
           kProductBytes / (rotations.columns * width_ * std::int64_t{sizeof(T)}), 1,
           rotations.num_hashes)) {

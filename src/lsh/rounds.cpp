@@ -88,7 +88,8 @@ std::size_t Rounds::sorting_bytes(int threads, std::int64_t head_dim, std::int64
                                   std::size_t element) const noexcept {
   // Rotations; panels of vectors, products of a first level cache and flags.
   constexpr std::int64_t kRowMultiple = 16, kProducts = 64 << 10;
-  const std::int64_t rows = base::round_up(hashing_.num_hashes * columns, kRowMultiple);
+  const std::int64_t rows =
+      base::round_up(hashing_.num_hashes * columns + kRowMultiple - 1, kRowMultiple);
   const auto rotations = static_cast<std::size_t>(shape_.num_heads_kv * rows * head_dim) * element;
   const auto panel = static_cast<std::size_t>(head_dim * 64 + columns * 64) * element + kProducts;
   const std::size_t scratch =

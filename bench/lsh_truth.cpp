@@ -89,6 +89,7 @@ class LshHead {
     const std::vector<double> g = doutput(i);
     const double sum = dot(g, row.output);
     std::vector<double> dscores;
+    dscores.reserve(row.pairs.size());
     for (const Pair& pair : row.pairs) {
       dscores.push_back(pair.weight * (dot(g, value(pair.key)) - sum));
     }
@@ -113,6 +114,7 @@ class LshHead {
  private:
   std::vector<double> row_of(const ConstTensorView& view, std::int64_t i) const {
     std::vector<double> row;
+    row.reserve(static_cast<std::size_t>(dim_));
     for (std::int64_t c = 0; c < dim_; ++c) row.push_back(read(view, i, head_, c));
     return row;
   }

@@ -134,7 +134,7 @@ class Program {
 
   int refuse_command() {
     const std::vector<std::string> rest = app_.remaining();
-    if (rest.empty() || rest.front().starts_with("-")) {
+    if (rest.empty() || rest.front().starts_with('-')) {
       const std::string found = rest.empty() ? "none" : "'" + rest.front() + "'";
       throw Failure(kUsage, "command: expected a command, found " + found, see_help());
     }
@@ -146,7 +146,7 @@ class Program {
     const std::vector<std::string> rest = command.remaining();
     if (rest.empty()) return;
     const auto option = std::find_if(rest.begin(), rest.end(),
-                                     [](const auto& word) { return word.starts_with("-"); });
+                                     [](const auto& word) { return word.starts_with('-'); });
     if (option == rest.end()) {
       throw Failure(kUsage,
                     fmt::format("{}: expected no further argument, found '{}'", command.get_name(),

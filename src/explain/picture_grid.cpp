@@ -83,7 +83,8 @@ class GridAxes {
 std::string hatching(double x, double y, double width, double height) {
   constexpr double kSpace = 6;
   std::string data;
-  for (double start = kSpace - height; start < width; start += kSpace) {
+  for (int line = 1; line * kSpace < width + height; ++line) {
+    const double start = line * kSpace - height;
     const double from = std::max(0.0, -start), to = std::min(height, width - start);
     if (from >= to) continue;
     const auto point = [&](double along) {

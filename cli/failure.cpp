@@ -63,7 +63,8 @@ int report_current_exception(bool json) {
     record["error"] = std::move(error);
     try {
       print_record(record);
-    } catch (const Failure&) {  // stdout is gone: the line on stderr has said it
+    } catch (const Failure&) {  // NOLINT(bugprone-empty-catch)
+      // stdout is gone: the line on stderr has said it
     }
   }
   return failure.exit_code();

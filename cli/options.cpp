@@ -147,7 +147,7 @@ CLI::Option* OptionAdder::real(const std::string& name, std::optional<double>& i
   return text(name, "X", help, expected, [&into, least](const std::string& value) {
     const auto number = parse_real(value);
     if (!number || !(*number >= least)) return false;
-    into = *number;
+    into = number;
     return true;
   });
 }

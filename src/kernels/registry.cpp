@@ -28,7 +28,7 @@ std::deque<Kernel> list_kernels() {
   const auto found = std::find_if(kernels.begin(), kernels.end(),
                                   [](const Kernel& k) { return k.name == "avx3"; });
   if (found == kernels.end()) return kernels;
-  const Kernel avx3 = *found;
+  const Kernel& avx3 = *found;  // more in front leaves a deque's references as they are
   const auto add_tier = [&](Kernel tier, KernelTable<float> (*table)(const KernelTable<float>&)) {
     if (tier.usable()) {
       tier.float32 = avx3.float32;

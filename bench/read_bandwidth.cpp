@@ -51,6 +51,7 @@ ReadBandwidth::ReadBandwidth(int threads) : threads_(threads), buffer_(kBytes, 1
     }
   }
   std::vector<std::pair<double, std::size_t>> rates;
+  rates.reserve(loops.size());
   for (std::size_t n = 0; n < loops.size(); ++n) rates.emplace_back(time(loops[n]), n);
   std::sort(rates.rbegin(), rates.rend());
   for (int n = 0; n < kKept; ++n) best_.push_back(loops[rates[static_cast<std::size_t>(n)].second]);

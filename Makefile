@@ -109,7 +109,7 @@ reference: build  ## docs/reference-*.md from the help of the program and the do
 	@tools/make_reference.py build/release
 
 .PHONY: lint
-lint: deps  ## clang-format, floors, clang-tidy (4 minutes on 2 cores)
+lint: deps  ## clang-format, floors, clang-tidy (8 minutes on 2 cores)
 	@tools/install_deps.sh $(LINT_PACKAGES)
 	@echo "lint: clang-format" && clang-format --dry-run -Werror $(FORMATTED)
 	@echo "lint: floors" && tools/check_floors.py

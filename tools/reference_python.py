@@ -22,10 +22,23 @@ class Module:
     """A file: its tree, and the functions and classes it defines."""
 
     def __init__(self, path):
+        self.folder = path.parent
         source = path.read_text()
         self.lines = source.splitlines()
         self.tree = ast.parse(source)
         self.defined = {node.name: node for node in self.tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+    def inherited(self, node):
+        """What stands in the classes of other files here that a class is derived from; nothing for a function."""
+        bases = {ast.unparse(base) for base in getattr(node, "bases", ())}
+        found = []
+        for item in self.tree.body:
+            if isinstance(item, ast.ImportFrom) and item.level == 1:
+                for name in bases.intersection(alias.name for alias in item.names):
+                    other = Module(self.folder / f"{item.module}.py")
+                    base = other.defined[name]
+                    found += [*base.body, *other.inherited(base)]
+        return found
 
     def aliases(self):
         """(name, what it stands for, the comment behind it) of each TypeAlias."""
@@ -127,12 +140,12 @@ def documented(name, node):
     return words
 
 
-def entry(name, node):
+def entry(name, node, inherited=()):
     """The section of a function or class."""
     parts = [f"### {name}"]
     if isinstance(node, ast.FunctionDef):
         return "\n\n".join([*parts, in_code(signature(name, node)), as_markdown(documented(name, node))])
-    methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
+    methods = [item for item in (*node.body, *inherited) if isinstance(item, ast.FunctionDef)]
     made = next((item for item in methods if item.name == "__init__" and is_documented(item)), None)
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
     if made is not None:
@@ -167,14 +180,14 @@ def package_section(folder, name):
             continue
         module = Module(folder / f"{node.module}.py")
         names = {alias.name for alias in node.names}.intersection(public)
-        found.update((f"{name}.{each}", item) for each, item in module.defined.items() if each in names)
+        found.update((f"{name}.{each}", (item, module.inherited(item))) for each, item in module.defined.items() if each in names)
     missing = [each for each in public if f"{name}.{each}" not in found and each not in summary]
     if missing:
         raise SystemExit(f"reference: {name}: {', '.join(missing)}: neither defined in a file nor named in the docstring")
     rows = ["| name | what it is |", "|---|---|"]
     rows += [f"| [`{each}`](#{each.lower().replace('.', '')}) | {escaped(first_line(documented(each, item)))} |"
-             for each, item in found.items()]
-    entries = [entry(each, item) for each, item in found.items()]
+             for each, (item, _) in found.items()]
+    entries = [entry(each, *of) for each, of in found.items()]
     return "\n\n".join([f"## {name}", as_markdown(summary), "\n".join(rows), *entries])
 
 

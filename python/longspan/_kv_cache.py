@@ -2,16 +2,13 @@
 # Part of longspan. See LICENSE.
 #
 # Keys and values of the tokens so far.
-import operator
-
-import numpy as np
-
 from . import _core
 from ._masks import as_parts
+from ._token_cache import TokenCache, dtype_name
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
-class KVCache:
+class KVCache(TokenCache):
     """Keys and values of the tokens so far, for decoding: append a step, attend to all of it.
 
     Memory doubles when it runs out. Calls that fail leave the cache as it was. Several threads may use one cache:
@@ -30,8 +27,7 @@ class KVCache:
     """
 
     def __init__(self, num_heads_kv: int, head_dim: int, head_dim_v: int, dtype, batch: int = 1, capacity: int = 0):
-        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-        self._cache = _core.KVCache(num_heads_kv, head_dim, head_dim_v, name, batch, capacity)
+        super().__init__(_core.KVCache(num_heads_kv, head_dim, head_dim_v, dtype_name(dtype), batch, capacity))
 
     def append(self, key: Array, value: Array, *, layout: Layout = "bshd") -> None:
         """Adds n tokens.
@@ -56,41 +52,6 @@ class KVCache:
         options = _core.Options(as_parts(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
                                 query_chunk, key_chunk, layout)
         return self._cache.attend(query, options, return_lse, out)
-
-    def truncate(self, n: int) -> None:
-        """Forgets the tokens from n on."""
-        self._cache.truncate(n)
-
-    def reorder(self, indices) -> None:
-        """Batch entry b becomes what entry indices[b] was (beam search); the batch becomes len(indices).
-
-        indices
-            Whole numbers, 0 ... batch - 1, in any order; an entry may be named again.
-        """
-        self._cache.reorder([operator.index(n) for n in indices])
-
-    @property
-    def length(self) -> int:
-        """Tokens in the cache."""
-        return self._cache.length
-
-    @property
-    def capacity(self) -> int:
-        """Tokens that fit before the cache grows."""
-        return self._cache.capacity
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held for keys and values."""
-        return self._cache.nbytes
-
-    @property
-    def dtype(self) -> str:
-        """The name of the dtype of keys and values."""
-        return self._cache.dtype
-
-    def __len__(self):
-        return self.length
 
     def __repr__(self):
         c = self._cache

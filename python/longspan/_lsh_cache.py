@@ -2,18 +2,16 @@
 # Part of longspan. See LICENSE.
 #
 # Keys and values of the tokens so far, hashed.
-import operator
 from collections.abc import Sequence
-
-import numpy as np
 
 from . import _core
 from ._lsh import Dedup, KeyNorm, Preset, Wrap, _lsh_options
 from ._masks import as_parts
+from ._token_cache import TokenCache, dtype_name
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
-class LshCache:
+class LshCache(TokenCache):
     """Keys and values of the tokens so far, hashed: decoding by lsh_attention(), at a cost that hardly hangs on their number.
 
     Each key is hashed once, when it is appended. A query meets the keys that its windows hold, 512 at most by default, in
@@ -40,10 +38,10 @@ class LshCache:
                  chunk_len: int = 64, chunks_before: int = 1, chunks_after: int = 0, dedup: Dedup = None,
                  wrap: Wrap = None, key_norm: KeyNorm = None, seed: int = 0, rotations: Array | None = None,
                  preset: Preset = None, whole_buckets: bool = False, local_window: tuple[int, int] | None = None):
-        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
         lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
                            rotations, None, preset, whole_buckets, local_window)
-        self._cache = _core.LshCache(num_heads_kv, head_dim, head_dim_v, name, batch, capacity, bool(shared), lsh)
+        super().__init__(_core.LshCache(num_heads_kv, head_dim, head_dim_v, dtype_name(dtype), batch, capacity, bool(shared),
+                                        lsh))
 
     def append(self, key: Array, value: Array, *, layout: Layout = "bshd") -> None:
         """Adds n tokens.
@@ -71,45 +69,10 @@ class LshCache:
                                 layout=layout)
         return self._cache.attend(query, options, return_lse, out)
 
-    def truncate(self, n: int) -> None:
-        """Forgets the tokens from n on."""
-        self._cache.truncate(n)
-
-    def reorder(self, indices) -> None:
-        """Batch entry b becomes what entry indices[b] was (beam search); the batch becomes len(indices).
-
-        indices
-            Whole numbers, 0 ... batch - 1, in any order; an entry may be named again.
-        """
-        self._cache.reorder([operator.index(n) for n in indices])
-
-    @property
-    def length(self) -> int:
-        """Tokens in the cache."""
-        return self._cache.length
-
-    @property
-    def capacity(self) -> int:
-        """Tokens that fit before the cache grows."""
-        return self._cache.capacity
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held for keys, values, buckets and rotations."""
-        return self._cache.nbytes
-
-    @property
-    def dtype(self) -> str:
-        """The name of the dtype of keys and values."""
-        return self._cache.dtype
-
     @property
     def num_buckets(self) -> tuple[int, ...]:
         """The factors of a round's number of buckets."""
         return tuple(self._cache.num_buckets)
-
-    def __len__(self):
-        return self.length
 
     def __repr__(self):
         c = self._cache

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+# Part of longspan. See LICENSE.
+#
+# What the caches have in common, around one of _core.
+import operator
+
+import numpy as np
+
+
+def dtype_name(dtype):
+    """The name of a dtype that is given by its name or as one of NumPy."""
+    return dtype if isinstance(dtype, str) else np.dtype(dtype).name
+
+
+class TokenCache:
+    """Keys and values of the tokens so far."""
+
+    def __init__(self, cache):
+        self._cache = cache
+
+    def truncate(self, n: int) -> None:
+        """Forgets the tokens from n on."""
+        self._cache.truncate(n)
+
+    def reorder(self, indices) -> None:
+        """Batch entry b becomes what entry indices[b] was (beam search); the batch becomes len(indices).
+
+        indices
+            Whole numbers, 0 ... batch - 1, in any order; an entry may be named again.
+        """
+        self._cache.reorder([operator.index(n) for n in indices])
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self._cache.length
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit before the cache grows."""
+        return self._cache.capacity
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for keys and values, and of hashed ones for buckets and rotations."""
+        return self._cache.nbytes
+
+    @property
+    def dtype(self) -> str:
+        """The name of the dtype of keys and values."""
+        return self._cache.dtype
+
+    def __len__(self):
+        return self.length

@@ -39,6 +39,13 @@ KVCacheShape checked_shape(const std::string& cache, KVCacheShape shape, DType d
 
 }  // namespace
 
+AttentionOptions aligned_at_end(AttentionOptions options) {
+  if (options.query_offset.kind == QueryOffset::Kind::kUnset) {
+    options.query_offset = QueryOffset::end();
+  }
+  return options;
+}
+
 Rows::Rows(std::int64_t batch, std::int64_t heads, std::int64_t capacity, std::int64_t dim,
            DType dtype)
     : heads_(heads), capacity_(capacity), dim_(dim), dtype_(dtype) {

@@ -43,6 +43,9 @@ class Rows {
   base::Buffer memory_;
 };
 
+// Where a cache's queries stand unless the call says otherwise: the last one at the last key.
+AttentionOptions aligned_at_end(AttentionOptions options);
+
 class CachedRows {
  public:
   // `cache` names it in errors, `key` the keys that are appended.

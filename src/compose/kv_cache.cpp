@@ -26,11 +26,7 @@ void KVCache::append(ConstTensorView key, ConstTensorView value) {
 
 void KVCache::attend(ConstTensorView query, Partial result, const AttentionOptions& options,
                      const Execution& execution) const {
-  AttentionOptions aligned = options;
-  if (aligned.query_offset.kind == QueryOffset::Kind::kUnset) {
-    aligned.query_offset = QueryOffset::end();
-  }
-  attention(query, key(), value(), result, aligned, execution);
+  attention(query, key(), value(), result, compose::aligned_at_end(options), execution);
 }
 
 void KVCache::truncate(std::int64_t length) { state_->rows.truncate(length); }

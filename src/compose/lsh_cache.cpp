@@ -125,10 +125,7 @@ void LshCache::append(ConstTensorView key, ConstTensorView value, const Executio
 
 void LshCache::attend(ConstTensorView query, Partial result, const AttentionOptions& attention,
                       const Execution& execution) const {
-  AttentionOptions aligned = attention;
-  if (aligned.query_offset.kind == QueryOffset::Kind::kUnset) {
-    aligned.query_offset = QueryOffset::end();
-  }
+  const AttentionOptions aligned = compose::aligned_at_end(attention);
   const lsh::CachedKeys cache{key(), value(), vectors_of(state_->query_key)};
   std::visit(
       [&](const auto& hashed) {

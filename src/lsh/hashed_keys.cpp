@@ -4,6 +4,8 @@
 // Hashes what is new, and puts it in order.
 #include "lsh/hashed_keys.h"
 
+#include <utility>
+
 #include "base/buffer.h"
 #include "base/parallel_for.h"
 #include "base/rows4.h"
@@ -26,6 +28,16 @@ HashedKeys<T>::HashedKeys(const LshOptions& options, const BucketFactors& factor
              Head{GrowingOrder(options.num_hashes, factors.buckets), {}}) {}
 
 template <class T>
+HashedKeys<T>::HashedKeys(const HashedKeys& like, std::vector<Head> heads)
+    : key_norm_(like.key_norm_),
+      shared_(like.shared_),
+      num_hashes_(like.num_hashes_),
+      num_heads_kv_(like.num_heads_kv_),
+      length_(like.length_),
+      hasher_(like.hasher_),
+      heads_(std::move(heads)) {}
+
+template <class T>
 void HashedKeys<T>::append(const ConstTensorView& key, const Execution& execution) {
   base::Rows4 rows = base::check_rows("lsh_cache: append", "key", "head_dim", key);
   const std::int64_t first = length_, tokens = rows.shape[1] - first;
@@ -33,10 +45,8 @@ void HashedKeys<T>::append(const ConstTensorView& key, const Execution& executio
     length_ += tokens;
     return;
   }
-  rows.data = rows.data == nullptr
-                  ? nullptr
-                  : static_cast<const std::byte*>(rows.data) +
-                        first * rows.strides[1] * static_cast<std::int64_t>(size_of(rows.dtype));
+  rows.data = static_cast<const std::byte*>(rows.data) +
+              first * rows.strides[1] * static_cast<std::int64_t>(size_of(rows.dtype));
   rows.shape[1] = tokens;
   // [batch][head][token][round]: what one key is pushed with lies together.
   const std::int64_t lists = rows.shape[0] * num_heads_kv_;
@@ -81,12 +91,12 @@ void HashedKeys<T>::truncate(std::int64_t length) noexcept {
 
 template <class T>
 HashedKeys<T> HashedKeys<T>::reordered(std::span<const std::int64_t> indices) const {
-  HashedKeys result(*this);
-  result.heads_.clear();
+  std::vector<Head> heads;
+  heads.reserve(indices.size() * static_cast<std::size_t>(num_heads_kv_));
   for (const std::int64_t from : indices) {
-    for (std::int64_t h = 0; h < num_heads_kv_; ++h) result.heads_.push_back(head(from, h));
+    for (std::int64_t h = 0; h < num_heads_kv_; ++h) heads.push_back(head(from, h));
   }
-  return result;
+  return {*this, std::move(heads)};
 }
 
 template <class T>

@@ -44,6 +44,8 @@ class HashedKeys {
   std::size_t bytes() const noexcept;
 
  private:
+  HashedKeys(const HashedKeys& like, std::vector<Head> heads);
+
   KeyNorm key_norm_;
   bool shared_;
   std::int64_t num_hashes_;

@@ -80,7 +80,7 @@ class GuardedCache {
   }
 
  protected:
-  // In the order in which keys are not taken, so that nobody who waits for one holds the other.
+  // Waits without the GIL: who holds the lock may need it.
   template <class Lock>
   Lock locked() const {
     const nb::gil_scoped_release release;

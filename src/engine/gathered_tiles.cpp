@@ -81,8 +81,9 @@ void GatheredTiles<T>::load_mask() {
             own_.needed = true;
           }
         }
-        band_.first[panel.first + lane] = kernel::interval_first(keys.begin);
-        band_.count[panel.first + lane] = kernel::interval_count(keys.size());
+        const kernel::Interval hidden = kernel::interval_outside(keys.begin, keys.end);
+        band_.first[panel.first + lane] = hidden.first;
+        band_.count[panel.first + lane] = hidden.count;
       }
       own_.first[panel.first + lane] = kernel::interval_first(own);
       own_.count[panel.first + lane] = kernel::interval_count(1);
@@ -140,17 +141,17 @@ bool GatheredTiles<T>::load_visible(const GatheredGroup& group, const KeyRun& ke
                                     const std::uint64_t*& words) {
   tests_.clear();
   const auto add = [&](const std::int32_t* numbers, const std::int32_t* first,
-                       const std::int32_t* count, bool hides_inside) {
-    tests_.push_back({numbers, first + panel.first, count + panel.first, hides_inside});
+                       const std::int32_t* count) {
+    tests_.push_back({numbers, first + panel.first, count + panel.first});
   };
-  if (band_.needed) add(keys.keys.data(), band_.first, band_.count, false);
-  if (own_.needed) add(keys.keys.data(), own_.first, own_.count, true);
+  if (band_.needed) add(keys.keys.data(), band_.first, band_.count);
+  if (own_.needed) add(keys.keys.data(), own_.first, own_.count);
   for (const std::span<const PairTest> tests : {group.tests, keys.further_tests}) {
     for (const PairTest& test : tests) {
       const std::int32_t* numbers = test.column == PairTest::kKeyIndex
                                         ? keys.keys.data()
                                         : key_numbers + test.column * call_.run_keys;
-      add(numbers, test.first, test.count, true);
+      add(numbers, test.first, test.count);
     }
   }
   words = nullptr;

@@ -41,7 +41,9 @@ class ListRows {
     base::visit_floating(dtype_, [&](auto tag) {
       using E = decltype(tag);
       auto* to = reinterpret_cast<E*>(data_ + n * list_bytes());
+      const kernel::RowsAhead ahead = rows_ahead(tensor, mask::Range{begin, end}, dim_);
       for (std::int64_t row = begin; row < end; ++row) {
+        kernel::fetch_row(ahead, row - begin + kernel::kFetchDistance);
         const E* from = static_cast<const E*>(tensor.data) + row * tensor.row_stride;
         if (tensor.dim_stride == 1) {
           std::copy_n(from, dim_, to + row * dim_);

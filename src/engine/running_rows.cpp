@@ -4,8 +4,11 @@
 // Merges and writes rows.
 #include "engine/running_rows.h"
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "base/visit_dtype.h"
 #include "engine/finish_lane.h"
@@ -31,15 +34,19 @@ struct LastStep {
   bool sees_own = false;  // in a way that changes the row
 };
 
-// Of E, components side by side.
+// Of E, components side by side. Exponents of inf and NaN are all ones; comparing integers is
+// something that compilers do many at a time.
 template <class E>
 bool all_finite(const E* row, std::int64_t dim) {
-  bool special = false;
+  using Real = decltype(base::to_float(E{}));
+  using Bits = std::conditional_t<sizeof(Real) == 8, std::uint64_t, std::uint32_t>;
+  constexpr auto kInfinity = std::bit_cast<Bits>(std::numeric_limits<Real>::infinity());
+  Bits special = 0;
   for (std::int64_t d = 0; d < dim; ++d) {
-    const auto x = base::to_float(row[d]);
-    special |= !(std::fabs(x) <= std::numeric_limits<decltype(x)>::max());
+    const auto bits = std::bit_cast<Bits>(base::to_float(row[d]));
+    special |= (bits & kInfinity) == kInfinity ? Bits{1} : Bits{0};
   }
-  return !special;
+  return special == 0;
 }
 
 // The phases of a list.
@@ -194,7 +201,11 @@ void merge_rows(const GatheredCall<T>& call, const GatheredForward<T>& head,
 template <class T>
 void finish_rows(const GatheredCall<T>& call, const GatheredForward<T>& head, mask::Range queries) {
   const RowFinisher<T> finisher(call, head);
-  for (std::int64_t n = queries.begin; n < queries.end; ++n) finisher.write(n);
+  const kernel::RowsAhead ahead = rows_ahead(as_source(head.rows.output), queries, call.head_dim_v);
+  for (std::int64_t n = queries.begin; n < queries.end; ++n) {
+    kernel::fetch_row(ahead, n - queries.begin + kernel::kFetchDistance);
+    finisher.write(n);
+  }
 }
 
 template void merge_rows(const GatheredCall<float>&, const GatheredForward<float>&,

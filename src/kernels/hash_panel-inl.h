@@ -37,17 +37,19 @@ struct Hash {
   using Index = hn::RebindToSigned<D>;
   static constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
   static constexpr std::int64_t kWidth = N * kLanes;
+  // A rounded product needs a register beside the fused one's, which with kRows are all taken.
+  static constexpr int kTogether = kRows / 2;
 
   static void panel(const HashPanel<T>& h) {
     const D d;
     typename RoundedDot<T>::State state;
     Products<RoundedDot<T>, N> products(state);
-    for (std::int64_t row = 0; row < h.rounds * h.columns; row += kRows) {
-      hn::Vec<D> acc[kRows][N];
+    for (std::int64_t row = 0; row < h.rounds * h.columns; row += kTogether) {
+      hn::Vec<D> acc[kTogether][N];
       products.template multiply<Layout::kRowMajor>(h.rotations + row * h.head_dim, h.head_dim, row,
                                                     h.head_dim, h.panel, kWidth, acc);
       LONGSPAN_UNROLL
-      for (int r = 0; r < kRows; ++r) {
+      for (int r = 0; r < kTogether; ++r) {
         LONGSPAN_UNROLL
         for (int n = 0; n < N; ++n)
           hn::Store(acc[r][n], d, h.products + (row + r) * kWidth + n * kLanes);

@@ -180,7 +180,7 @@ struct KernelTable {
   // kept[key] bit l: dropout keeps the pair of query first_query + l and that key of the tile. Bits
   // past its queries are 0.
   void (*fill_kept)(const DropoutTile& tile, std::uint64_t* kept) = nullptr;
-  // words[key] bit l: all tests leave the pair visible. Bits past the lanes are 0.
+  // words[key] bit l: no test hides the pair. Bits past the lanes are 0.
   void (*fill_intervals)(const IntervalTile& tile, std::uint64_t* words) = nullptr;
 };
 

@@ -12,6 +12,9 @@ namespace longspan::kernel {
 
 inline constexpr int kRowsAhead = 3;  // kinds of rows that a block can fetch
 
+// Rows that are read one after the other are fetched so many before they are.
+inline constexpr std::int64_t kFetchDistance = 16;
+
 struct RowsAhead {
   const char* data = nullptr;
   std::int64_t stride = 0;  // in bytes
@@ -20,13 +23,21 @@ struct RowsAhead {
   const std::int32_t* index = nullptr;  // row n is index[n] of them; null: n
 };
 
-// Fetches the n-th of `parts` equal parts.
-inline void fetch_part(const RowsAhead& ahead, std::int64_t n, std::int64_t parts) noexcept {
+// Fetches row r, if there is one. Functions that only fetch must be inlined at once: GCC takes them
+// for functions without effect and drops their calls (tools/check_fetches.py looks whether it did).
+[[gnu::always_inline]] inline void fetch_row(const RowsAhead& ahead, std::int64_t r) noexcept {
+  if (r >= ahead.rows) return;
   constexpr std::int64_t kLine = 64;
+  const std::int64_t at_row = ahead.index != nullptr ? ahead.index[r] : r;
+  const char* row = ahead.data + at_row * ahead.stride;
+  for (std::int64_t at = 0; at < ahead.bytes; at += kLine) __builtin_prefetch(row + at, 0, 2);
+}
+
+// Fetches the n-th of `parts` equal parts.
+[[gnu::always_inline]] inline void fetch_part(const RowsAhead& ahead, std::int64_t n,
+                                              std::int64_t parts) noexcept {
   for (std::int64_t r = ahead.rows * n / parts; r < ahead.rows * (n + 1) / parts; ++r) {
-    const std::int64_t at_row = ahead.index != nullptr ? ahead.index[r] : r;
-    const char* row = ahead.data + at_row * ahead.stride;
-    for (std::int64_t at = 0; at < ahead.bytes; at += kLine) __builtin_prefetch(row + at, 0, 2);
+    fetch_row(ahead, r);
   }
 }
 

@@ -14,20 +14,34 @@
 namespace longspan::engine {
 namespace {
 
+// to[d] += factor * row[d], components dim_stride apart.
+template <class T>
+void add_row(T* to, std::int64_t dim_stride, std::int64_t dim, const T* row, T factor) {
+  if (dim_stride == 1) {
+    for (std::int64_t d = 0; d < dim; ++d) to[d] += factor * row[d];
+  } else {
+    for (std::int64_t d = 0; d < dim; ++d) to[d * dim_stride] += factor * row[d];
+  }
+}
+
+// Adds to the rows of a target that an index names: add(row n of the target, n).
+template <class T, class Add>
+void for_target_rows(const RowTarget& target, std::span<const std::int32_t> index, std::int64_t dim,
+                     const Add& add) {
+  const kernel::RowsAhead ahead = rows_ahead(as_source(target), index, dim);
+  for (std::size_t n = 0; n < index.size(); ++n) {
+    kernel::fetch_row(ahead, static_cast<std::int64_t>(n) + kernel::kFetchDistance);
+    add(static_cast<T*>(target.data) + index[n] * target.row_stride, n);
+  }
+}
+
 // target[index[n]] += factor * rows[n].
 template <class T>
 void add_rows(const RowTarget& target, std::span<const std::int32_t> index, std::int64_t dim,
               const T* rows, std::int64_t stride, T factor) {
-  auto* data = static_cast<T*>(target.data);
-  for (const std::int32_t n : index) {
-    T* to = data + n * target.row_stride;
-    if (target.dim_stride == 1) {
-      for (std::int64_t d = 0; d < dim; ++d) to[d] += factor * rows[d];
-    } else {
-      for (std::int64_t d = 0; d < dim; ++d) to[d * target.dim_stride] += factor * rows[d];
-    }
-    rows += stride;
-  }
+  for_target_rows<T>(target, index, dim, [&](T* to, std::size_t n) {
+    add_row(to, target.dim_stride, dim, rows + static_cast<std::int64_t>(n) * stride, factor);
+  });
 }
 
 // sum_d a[d] b[d] in sums that the compiler can take at once.
@@ -158,16 +172,15 @@ void GatheredGradients<T>::fetch_ahead(const GatheredGroup& group, std::int64_t 
                                        std::int64_t parts, kernel::BackwardBlock<T>& b) const {
   const std::int64_t half = base::ceil_div(parts, 2);  // there are more rows than places for them
   if (n < half) {
-    const auto next = part_of(group.next_keys, n, half);
     b.ahead[0] =
         rows_ahead(as_source(head_->dquery), part_of(group.queries, n, half), call_.head_dim);
-    b.ahead[1] = rows_ahead(head_->key, next, call_.head_dim);
+    b.ahead[1] = rows_ahead(head_->key, part_of(group.next_keys, n, half), call_.head_dim);
     return;
   }
   const auto next = part_of(group.next_keys, n - half, parts - half);
   b.ahead[0] = rows_ahead(head_->value, next, call_.head_dim_v);
   if (head_->key_factors != nullptr) {
-    b.ahead[1] = rows_ahead(head_->doutput, next, call_.head_dim_v);
+    b.ahead[2] = rows_ahead(head_->doutput, next, call_.head_dim_v);
   }
 }
 
@@ -204,23 +217,24 @@ void GatheredGradients<T>::add_shared_keys(const Run& run) {
   const std::int64_t dim = call_.head_dim;
   const auto scale = static_cast<T>(call_.scale);
   const RowSource& key = head_->key;
+  const RowTarget& dquery = head_->dquery;
   base::visit_floating(key.dtype, [&](auto tag) {
     const auto* rows = static_cast<const decltype(tag)*>(key.data);
-    T* dkey = run.dkey;
-    for (const std::int32_t n : run.index) {
-      const auto* row = rows + n * key.row_stride;
+    for_target_rows<T>(dquery, run.index, dim, [&](T* to, std::size_t n) {
+      const std::int32_t at = run.index[n];
+      const auto* row = rows + at * key.row_stride;
+      T* dkey = run.dkey + static_cast<std::int64_t>(n) * tile_.stride();
       // What nobody saw adds nothing, whatever the row holds.
       const bool unseen = !run.finite && std::all_of(dkey, dkey + dim, [](T x) { return x == 0; });
-      const T factor = unseen ? T{0} : head_->key_factors[n];
+      const T factor = unseen ? T{0} : head_->key_factors[at];
       if (!unseen && static_cast<double>(factor) < head_->constant_factor) {
         const T along = factor * factor * dot(row, dkey, dim);
         for (std::int64_t d = 0; d < dim; ++d) {
           dkey[d] -= along * static_cast<T>(base::to_float(row[d]));
         }
       }
-      add_rows(head_->dquery, {&n, 1}, dim, dkey, 0, scale * factor);
-      dkey += tile_.stride();
-    }
+      add_row(to, dquery.dim_stride, dim, dkey, scale * factor);
+    });
   });
 }
 

@@ -315,6 +315,9 @@ void store_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
     using E = decltype(tag);
     const TargetRows<T, E> to{{target, first}};
     for (std::int64_t n = 0; n < count; ++n) {
+      if (n + kAhead < count && target.dim_stride == 1) {
+        prefetch_row(to.places[n + kAhead], dim * std::int64_t{sizeof(E)});
+      }
       const T* row = rows + n * stride;
       std::int64_t c = 0;
       if constexpr (Elements<T, E>::kVectors) {

@@ -126,13 +126,15 @@ class LshForward {
                          longest[group] = longest_key(lsh_.list_at(group * lsh_.lists_of_group()));
                        });
     const double scale = std::fabs(lsh_.engine_call().scale);
-    lsh_.for_rows(threads_, [&](const List& list, std::int64_t n) {
-      T& bound = bounds_[lsh_.row_of(list, n)];
-      if (lsh_.shared()) {
-        bound = lsh_.measure_shared(list, n);
-      } else {
-        const double squares = lsh_.length_of(lsh_.query_rows(list), n).squares;
-        bound = static_cast<T>(scale * std::sqrt(squares) * longest[list.group_place]);
+    lsh_.for_parts(checked_.seqlen_q, threads_, [&](const List& list, mask::Range rows) {
+      for (std::int64_t n = rows.begin; n < rows.end; ++n) {
+        T& bound = bounds_[lsh_.row_of(list, n)];
+        if (lsh_.shared()) {
+          bound = lsh_.measure_shared(list, n);
+        } else {
+          const double squares = lsh_.length_of(lsh_.query_rows(list), n).squares;
+          bound = static_cast<T>(scale * std::sqrt(squares) * longest[list.group_place]);
+        }
       }
     });
   }

@@ -153,20 +153,28 @@ class LshBackward {
   // delta of every row, and what its pair with itself adds: the first of all sums.
   void begin_rows() {
     if (!lsh_.shared()) clear_keys();
-    lsh_.for_rows(threads_, [&](const List& list, std::int64_t n) {
-      doutput_.load(list.place, tensors_.doutput.source(list.b, list.h), n, n + 1);
-      const RowSource dlse = tensors_.dlse.source(list.b, list.h);
-      double delta = engine::row_dot(tensors_.output.source(list.b, list.h), doutput_rows(list), n,
-                                     checked_.head_dim_v);
-      if (dlse.data != nullptr) delta -= engine::number_at(dlse, n);
-      delta_of(list)[n] = static_cast<T>(delta);
-      if (lsh_.shared()) {
-        own_scores_[lsh_.row_of(list, n)] = lsh_.measure_shared(list, n);
-        set_own(list, n, delta);
-      } else {
-        set_row(dquery_rows(list), n, checked_.head_dim, [](std::int64_t) { return 0.0; });
+    lsh_.for_parts(checked_.seqlen_q, threads_, [&](const List& list, mask::Range rows) {
+      doutput_.load(list.place, tensors_.doutput.source(list.b, list.h), rows.begin, rows.end);
+      const RowSource output = tensors_.output.source(list.b, list.h);
+      const kernel::RowsAhead ahead = engine::rows_ahead(output, rows, checked_.head_dim_v);
+      for (std::int64_t n = rows.begin; n < rows.end; ++n) {
+        kernel::fetch_row(ahead, n - rows.begin + kernel::kFetchDistance);
+        begin_row(list, n, output);
       }
     });
+  }
+
+  void begin_row(const List& list, std::int64_t n, const RowSource& output) {
+    const RowSource dlse = tensors_.dlse.source(list.b, list.h);
+    double delta = engine::row_dot(output, doutput_rows(list), n, checked_.head_dim_v);
+    if (dlse.data != nullptr) delta -= engine::number_at(dlse, n);
+    delta_of(list)[n] = static_cast<T>(delta);
+    if (lsh_.shared()) {
+      own_scores_[lsh_.row_of(list, n)] = lsh_.measure_shared(list, n);
+      set_own(list, n, delta);
+    } else {
+      set_row(dquery_rows(list), n, checked_.head_dim, [](std::int64_t) { return 0.0; });
+    }
   }
 
   void clear_keys() const {
@@ -195,11 +203,10 @@ class LshBackward {
     const double weight = own_weight(list, n, score.score);
     double dquery = 0;
     if (weight != 0 && score.slope != 0) {  // NaN, too
-      double dweight = 0;
-      for (std::int64_t d = 0; d < checked_.head_dim_v; ++d) {
-        dweight +=
-            engine::component(doutput, n, d) * engine::component(lsh_.value_rows(list), n, d);
-      }
+      // Summed as delta is: where a row sees itself alone, both are equal.
+      const double dweight = engine::sum_of(checked_.head_dim_v, [&](std::int64_t d) {
+        return engine::component(doutput, n, d) * engine::component(lsh_.value_rows(list), n, d);
+      });
       const auto [squares, factor] = lsh_.length_of(query, n);
       const bool constant = factor >= constant_factor(lsh_.rounds().options().key_norm);
       const double bent = constant ? 2 : 2 - factor * factor * squares;
@@ -261,16 +268,18 @@ class LshBackward {
 
   void end_rows() const {
     const kernel::KernelTable<T>& kernel = *lsh_.engine_call().kernel;
-    base::parallel_for(lsh_.open_lists(), threads_, [&](std::int64_t place, int) {
-      const List list = lsh_.list_at(place);
-      dquery_.store(kernel, list.place, tensors_.dquery.target(list.b, list.h), 0,
-                    checked_.seqlen_q);
-      if (place % lsh_.lists_of_group() != 0) return;
-      dkey_.store(kernel, list.group_place, tensors_.dkey.target(list.b, list.head_kv), 0,
-                  checked_.seqlen_k);
-      dvalue_.store(kernel, list.group_place, tensors_.dvalue.target(list.b, list.head_kv), 0,
-                    checked_.seqlen_k);
-    });
+    lsh_.for_parts(
+        std::max(checked_.seqlen_q, checked_.seqlen_k), threads_,
+        [&](const List& list, mask::Range part) {
+          const auto end = [&](std::int64_t seqlen) { return std::min(part.end, seqlen); };
+          dquery_.store(kernel, list.place, tensors_.dquery.target(list.b, list.h), part.begin,
+                        end(checked_.seqlen_q));
+          if (list.place % lsh_.lists_of_group() != 0) return;
+          dkey_.store(kernel, list.group_place, tensors_.dkey.target(list.b, list.head_kv),
+                      part.begin, end(checked_.seqlen_k));
+          dvalue_.store(kernel, list.group_place, tensors_.dvalue.target(list.b, list.head_kv),
+                        part.begin, end(checked_.seqlen_k));
+        });
   }
 
   LshCall<T> lsh_;

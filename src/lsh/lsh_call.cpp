@@ -23,8 +23,6 @@ namespace {
 
 using engine::CheckedCall;
 
-constexpr std::int64_t kPartRows = 1024;  // of a list, for one task
-
 RoundsShape shape_of_rounds(const CheckedCall& checked, bool shared) {
   return {checked.batch,    checked.num_heads, checked.num_heads_kv,
           checked.seqlen_q, checked.seqlen_k,  shared};
@@ -228,19 +226,27 @@ template <class T>
 void LshCall<T>::open(std::int64_t first_group, std::int64_t count, int threads) {
   first_group_ = first_group;
   open_groups_ = count;
-  const std::int64_t longest = std::max(checked().seqlen_q, checked().seqlen_k);
-  const std::int64_t parts = base::ceil_div(longest, kPartRows);
+  for_parts(std::max(checked().seqlen_q, checked().seqlen_k), threads,
+            [&](const List& list, mask::Range part) {
+              const auto end = [&](std::int64_t seqlen) { return std::min(part.end, seqlen); };
+              query_copy_.load(list.place, checked().query.source(list.b, list.h), part.begin,
+                               end(checked().seqlen_q));
+              if (list.place % lists_of_group() != 0) return;
+              key_copy_.load(list.group_place, checked().key.source(list.b, list.head_kv),
+                             part.begin, end(checked().seqlen_k));
+              value_copy_.load(list.group_place, checked().value.source(list.b, list.head_kv),
+                               part.begin, end(checked().seqlen_k));
+            });
+}
+
+template <class T>
+void LshCall<T>::for_parts(std::int64_t seqlen, int threads,
+                           const std::function<void(const List&, mask::Range)>& body) const {
+  constexpr std::int64_t kPartRows = 1024;
+  const std::int64_t parts = base::ceil_div(seqlen, kPartRows);
   base::parallel_for(open_lists() * parts, threads, [&](std::int64_t task, int) {
-    const List list = list_at(task / parts);
     const std::int64_t begin = task % parts * kPartRows;
-    const auto end = [&](std::int64_t seqlen) { return std::min(begin + kPartRows, seqlen); };
-    query_copy_.load(list.place, checked().query.source(list.b, list.h), begin,
-                     end(checked().seqlen_q));
-    if (list.place % lists_of_group() != 0) return;
-    key_copy_.load(list.group_place, checked().key.source(list.b, list.head_kv), begin,
-                   end(checked().seqlen_k));
-    value_copy_.load(list.group_place, checked().value.source(list.b, list.head_kv), begin,
-                     end(checked().seqlen_k));
+    body(list_at(task / parts), {begin, std::min(begin + kPartRows, seqlen)});
   });
 }
 
@@ -252,18 +258,6 @@ typename LshCall<T>::RowLength LshCall<T>::length_of(const engine::RowSource& ro
   length.squares = sum_of_squares(rows, n, dim);
   if (shared()) length.factor = key_factor(length.squares, dim, options_.key_norm);
   return length;
-}
-
-template <class T>
-void LshCall<T>::for_rows(int threads,
-                          const std::function<void(const List&, std::int64_t)>& body) const {
-  const std::int64_t seqlen = checked().seqlen_q;
-  const std::int64_t parts = base::ceil_div(seqlen, kPartRows);
-  base::parallel_for(open_lists() * parts, threads, [&](std::int64_t task, int) {
-    const List list = list_at(task / parts);
-    const std::int64_t begin = task % parts * kPartRows;
-    for (std::int64_t n = begin; n < std::min(begin + kPartRows, seqlen); ++n) body(list, n);
-  });
 }
 
 template <class T>

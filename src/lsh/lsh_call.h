@@ -113,8 +113,9 @@ class LshCall {
   RowLength length_of(const engine::RowSource& rows, std::int64_t n) const;
   // Of a shared row: its factor as a key, which is kept, and its score with itself.
   T measure_shared(const List& list, std::int64_t n);
-  // All rows of the open lists: body(list, n).
-  void for_rows(int threads, const std::function<void(const List&, std::int64_t)>& body) const;
+  // Rows 0 .. seqlen of each open list in parts: body(list, rows).
+  void for_parts(std::int64_t seqlen, int threads,
+                 const std::function<void(const List&, mask::Range)>& body) const;
 
   // What an open list is in a phase.
   void describe(const List& list, std::int64_t phase, engine::GatheredHead<T>& head) const;

@@ -16,10 +16,10 @@
 namespace longspan::engine {
 namespace {
 
-// A key block is read and packed once for all panels of a task, so there should be many; but their
-// queries and state must stay in the second level cache beside it: 24 KiB a panel of 48 rows at
-// head_dim 64. Two thirds of the cache are theirs.
-constexpr std::int64_t kLeastPanels = 8;
+// A key block is read and packed once for all panels of a task, so there should be many: a thousand
+// queries, whose panels are read in order, from the third level cache if they must; more where two
+// thirds of the second hold their queries and state, 24 KiB a panel of 48 rows at head_dim 64.
+constexpr std::int64_t kQueriesThatPay = 1024;
 constexpr std::int64_t kMostPanels = 64;
 
 constexpr std::int64_t kTasksPerThread = 4;
@@ -53,8 +53,8 @@ class Planner {
   void choose_panels() {
     const std::int64_t panel_bytes = plan_.rows_per_panel * (call_.head_dim + call_.head_dim_v) *
                                      static_cast<std::int64_t>(sizeof(T));
-    std::int64_t panels =
-        std::clamp(second_level_cache() * 2 / 3 / panel_bytes, kLeastPanels, kMostPanels);
+    const std::int64_t held = std::min(second_level_cache() * 2 / 3 / panel_bytes, kMostPanels);
+    std::int64_t panels = std::max(held, ceil_div(kQueriesThatPay, plan_.rows_per_panel));
     if (call_.decodes()) {  // one after the other, and segments are tasks, too
       panels = std::min(shape_.most_panels, lists_ * units_ * call_.segments.count() /
                                                 (kTasksPerThread * requested_threads_));

@@ -184,15 +184,20 @@ void Groups::of_round(std::int64_t b, std::int64_t h, std::int64_t round, mask::
   }
 }
 
-// The chunk behind a window; windows of buckets and wrapped ones are not foreseen.
+// The chunk behind a window; windows of buckets are not foreseen.
 std::span<const std::int32_t> Groups::next_keys(std::int64_t b, std::int64_t h, std::int64_t round,
                                                 std::int64_t number) const noexcept {
-  if (rounds_.whole_buckets() || rounds_.options().wrap != Wrap::kNone) return {};
-  const Segment window = rounds_.plain_window(round, number);
-  const std::int64_t next = window.first + window.count;
+  if (rounds_.whole_buckets() || rounds_.chunks() == 0) return {};
+  ChunkPlace next;
+  if (rounds_.options().wrap == Wrap::kNone) {
+    const Segment window = rounds_.plain_window(round, number);
+    next = {round, window.first + window.count};
+    if (next.chunk >= rounds_.chunks()) return {};
+  } else {
+    next = rounds_.wrapped(round, number, rounds_.window());
+  }
   constexpr std::size_t kMost = 128;  // their rows must stay in the cache until they are read
-  if (next >= rounds_.chunks()) return {};
-  const std::span<const std::int32_t> keys = chunk(b, h, {round, next});
+  const std::span<const std::int32_t> keys = chunk(b, h, next);
   return keys.first(std::min(kMost, keys.size()));
 }
 

@@ -45,8 +45,8 @@ class GatheredGradients {
   void load_queries(const GatheredGroup& group);
   Run& load(const KeyRun& keys);
   void meet(const GatheredGroup& group, std::size_t place, Run& run, std::int64_t panel_number);
-  // What is read soon, the n-th of `parts` parts: gradients of the queries and of the keys that the
-  // next ones take the place of, and the rows of these (the next queries, where both are shared).
+  // What is read soon, the n-th of `parts` parts: gradients of the queries, and rows of the keys
+  // that come next (the next queries, where both are shared).
   void fetch_ahead(const GatheredGroup& group, std::int64_t n, std::int64_t parts,
                    kernel::BackwardBlock<T>& b) const;
   void add_dquery(const Panel& panel);

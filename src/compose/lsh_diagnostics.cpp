@@ -87,7 +87,7 @@ BucketSizes sizes_of_round(const DiagnosedCall& call, std::int64_t round, std::i
   };
   for (std::int64_t b = 0; b < shape.batch; ++b) {
     for (std::int64_t h = 0; h < shape.num_heads; h += group) {
-      const std::span<const std::int32_t> order = call.rounds.sorted_keys(b, h, round);
+      const std::vector<std::int32_t> order = call.rounds.keys_by_bucket(b, h, round);
       const std::int32_t* bucket = call.rounds.key_buckets(b, h, round).data();
       for (std::size_t begin = 0, end = 0; begin < order.size(); begin = end) {
         while (end < order.size() && bucket[order[end]] == bucket[order[begin]]) ++end;

@@ -35,7 +35,7 @@ struct PairTest {
 // Keys that are loaded together. Runs of one tag within a list of groups are the same.
 struct KeyRun {
   std::int64_t tag = 0;
-  std::span<const std::int32_t> keys;       // indices
+  std::span<const std::int32_t> keys;       // indices; ascending ones pass masks faster
   std::span<const PairTest> further_tests;  // beside those of the group
 };
 

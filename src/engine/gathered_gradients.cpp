@@ -160,8 +160,10 @@ void GatheredGradients<T>::meet(const GatheredGroup& group, std::size_t place, R
   const KeyRun& keys = group.runs[place];
   Panel& panel = panels_[panel_number];
   kernel::BackwardBlock<T> b;
-  if (!tiles_.load_visible(group, keys, run.numbers, panel.place, b.visible)) return;
-  b.terms = tiles_.load_terms(keys, panel.place);
+  const VisibleKeys visible = tiles_.load_visible(group, keys, run.numbers, panel.place);
+  if (visible.places.empty()) return;
+  b.visible = visible.words;
+  b.terms = tiles_.load_terms(keys.keys, panel.place);
   fetch_ahead(group, static_cast<std::int64_t>(place) * used_panels_ + panel_number,
               static_cast<std::int64_t>(group.runs.size()) * used_panels_, b);
   run.met |= tile_.run(panel, run, b);

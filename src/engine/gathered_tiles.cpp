@@ -19,6 +19,14 @@ std::int64_t padded_lanes(std::int64_t queries) {
   return base::round_up(queries, kernel::kIntervalLanes) + kernel::kIntervalLanes;
 }
 
+// The places from the first index that is in the range to the last.
+mask::Range places_of(std::span<const std::int32_t> index, mask::Range range) {
+  mask::Range places{0, static_cast<std::int64_t>(index.size())};
+  while (!places.empty() && !range.contains(index[places.end - 1])) --places.end;
+  while (!places.empty() && !range.contains(index[places.begin])) ++places.begin;
+  return places;
+}
+
 }  // namespace
 
 template <class T>
@@ -49,7 +57,7 @@ std::span<const GatheredQueries> GatheredTiles<T>::split(const GatheredGroup& gr
     const std::int64_t rows = std::min(call_.rows_per_panel, count - first);
     panels_.push_back(
         {group.queries.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
-         first, base::round_up(rows, std::int64_t{call_.kernel->lanes})});
+         first, base::round_up(rows, std::int64_t{call_.kernel->lanes}), kIndices});
   }
   load_mask();
   return panels_;
@@ -63,9 +71,10 @@ void GatheredTiles<T>::load_mask() {
   const bool masked = !head_->mask->everything_visible();
   band_.needed = masked;
   own_.needed = head_->hides_own_index && !masked;
-  for (const GatheredQueries& panel : panels_) {
+  for (GatheredQueries& panel : panels_) {
     const auto count = static_cast<std::int64_t>(panel.queries.size());
     if (masked) {
+      panel.keys = {kIndices.end, kIndices.begin};
       head_->mask->keys_of_queries(head_->batch, {0, count, panel.queries.data()}, seen);
     }
     for (std::int64_t lane = 0; lane < count; ++lane) {
@@ -82,6 +91,9 @@ void GatheredTiles<T>::load_mask() {
           }
         }
         const kernel::Interval hidden = kernel::interval_outside(keys.begin, keys.end);
+        if (!keys.empty()) {
+          panel.keys = {std::min(panel.keys.begin, keys.begin), std::max(panel.keys.end, keys.end)};
+        }
         band_.first[panel.first + lane] = hidden.first;
         band_.count[panel.first + lane] = hidden.count;
       }
@@ -136,13 +148,15 @@ void GatheredTiles<T>::load_numbers(std::span<const std::int32_t> index, std::in
 }
 
 template <class T>
-bool GatheredTiles<T>::load_visible(const GatheredGroup& group, const KeyRun& keys,
-                                    const std::int32_t* key_numbers, const GatheredQueries& panel,
-                                    const std::uint64_t*& words) {
+VisibleKeys GatheredTiles<T>::load_visible(const GatheredGroup& group, const KeyRun& keys,
+                                           const std::int32_t* key_numbers,
+                                           const GatheredQueries& panel) {
+  const auto size = static_cast<std::int64_t>(keys.keys.size());
+  const mask::Range places = places_of(keys.keys, panel.keys);
   tests_.clear();
   const auto add = [&](const std::int32_t* numbers, const std::int32_t* first,
                        const std::int32_t* count) {
-    tests_.push_back({numbers, first + panel.first, count + panel.first});
+    tests_.push_back({numbers + places.begin, first + panel.first, count + panel.first});
   };
   if (band_.needed) add(keys.keys.data(), band_.first, band_.count);
   if (own_.needed) add(keys.keys.data(), own_.first, own_.count);
@@ -154,30 +168,33 @@ bool GatheredTiles<T>::load_visible(const GatheredGroup& group, const KeyRun& ke
       add(numbers, test.first, test.count);
     }
   }
-  words = nullptr;
   const mask::BoundMask& mask = *head_->mask;
-  if (tests_.empty() && !mask.has_other_terms()) return true;
-  const auto count = static_cast<std::int64_t>(keys.keys.size());
+  if (places.empty() || (tests_.empty() && !mask.has_other_terms())) return {places, nullptr};
   const auto lanes = static_cast<std::int64_t>(panel.queries.size());
+  std::uint64_t* words = words_ + places.begin;
+  std::fill(words_, words, 0);
+  std::fill(words_ + places.end, words_ + size, 0);
   call_.kernel->fill_intervals(
-      {tests_.data(), static_cast<std::int64_t>(tests_.size()), count, lanes}, words_);
+      {tests_.data(), static_cast<std::int64_t>(tests_.size()), places.size(), lanes}, words);
   if (mask.has_other_terms()) {
     mask.clear_hidden(head_->batch, head_->head, {0, lanes, panel.queries.data()},
-                      {0, count, keys.keys.data()}, {words_, static_cast<std::size_t>(count)});
+                      {0, places.size(), keys.keys.data() + places.begin},
+                      {words, static_cast<std::size_t>(places.size())});
   }
-  words = words_;
-  std::uint64_t seen = 0;
-  for (std::int64_t k = 0; k < count; ++k) seen |= words_[k];
-  return seen != 0;
+  mask::Range seen = places;
+  while (!seen.empty() && words_[seen.end - 1] == 0) --seen.end;
+  while (!seen.empty() && words_[seen.begin] == 0) ++seen.begin;
+  return {seen, words_};
 }
 
 // Relative to the position of the first key.
 template <class T>
-void GatheredTiles<T>::load_positions(const KeyRun& keys, const GatheredQueries& panel) {
+void GatheredTiles<T>::load_positions(std::span<const std::int32_t> keys,
+                                      const GatheredQueries& panel) {
   const mask::BoundMask& mask = *head_->mask;
-  const std::int64_t origin = mask.key_position(keys.keys.front());
-  for (std::size_t k = 0; k < keys.keys.size(); ++k) {
-    key_positions_[k] = static_cast<T>(mask.key_position(keys.keys[k]) - origin);
+  const std::int64_t origin = mask.key_position(keys.front());
+  for (std::size_t k = 0; k < keys.size(); ++k) {
+    key_positions_[k] = static_cast<T>(mask.key_position(keys[k]) - origin);
   }
   std::fill_n(query_positions_, panel.width, T{0});
   for (std::size_t lane = 0; lane < panel.queries.size(); ++lane) {
@@ -187,7 +204,7 @@ void GatheredTiles<T>::load_positions(const KeyRun& keys, const GatheredQueries&
 }
 
 template <class T>
-const kernel::ScoreTerms<T>* GatheredTiles<T>::load_terms(const KeyRun& keys,
+const kernel::ScoreTerms<T>* GatheredTiles<T>::load_terms(std::span<const std::int32_t> keys,
                                                           const GatheredQueries& panel) {
   if (!call_.has_terms()) return nullptr;
   if (call_.alibi_slopes.data != nullptr) {

@@ -20,6 +20,13 @@ struct GatheredQueries {
   std::span<const std::int32_t> queries;
   std::int64_t first = 0;  // in the group
   std::int64_t width = 0;
+  mask::Range keys;  // indices of the keys that the mask leaves to some of them
+};
+
+// What a panel sees of a run.
+struct VisibleKeys {
+  mask::Range places;                    // in the run: no other key is seen
+  const std::uint64_t* words = nullptr;  // by place; null when all pairs are visible
 };
 
 // The n-th of `parts` equal parts.
@@ -54,11 +61,11 @@ class GatheredTiles {
   // into[column * run_keys + key]
   void load_numbers(std::span<const std::int32_t> index, std::int32_t* into) const;
 
-  // The words of a tile, null when all is visible; false when nothing is.
-  bool load_visible(const GatheredGroup& group, const KeyRun& keys, const std::int32_t* numbers,
-                    const GatheredQueries& panel, const std::uint64_t*& words);
+  VisibleKeys load_visible(const GatheredGroup& group, const KeyRun& keys,
+                           const std::int32_t* numbers, const GatheredQueries& panel);
   // Terms of the scores of a tile; null when there are none.
-  const kernel::ScoreTerms<T>* load_terms(const KeyRun& keys, const GatheredQueries& panel);
+  const kernel::ScoreTerms<T>* load_terms(std::span<const std::int32_t> keys,
+                                          const GatheredQueries& panel);
 
  private:
   struct Lanes {  // intervals of the group's queries
@@ -68,7 +75,7 @@ class GatheredTiles {
   };
 
   void load_mask();
-  void load_positions(const KeyRun& keys, const GatheredQueries& panel);
+  void load_positions(std::span<const std::int32_t> keys, const GatheredQueries& panel);
 
   const GatheredCall<T>& call_;
   const GatheredHead<T>* head_ = nullptr;

@@ -161,19 +161,26 @@ void GatheredWorker<T>::meet(const GatheredGroup& group, std::size_t place,
   const KeyRun& keys = group.runs[place];
   const Run& run = load(keys);
   Panel& panel = panels_[panel_number];
+  const auto size = static_cast<std::int64_t>(keys.keys.size());
+  const VisibleKeys visible = tiles_.load_visible(group, keys, run.numbers, panel);
+  if (visible.words != nullptr || visible.places.size() < size) panel.partial = true;
+  if (visible.places.empty()) return;
+  // The keys before and behind those that are seen are not met; a recorder is told of all.
+  mask::Range places = visible.places;
+  places.begin -= places.begin % call_.kernel->format.depth_multiple;
+  if (call_.recorder != nullptr) places = {0, size};
+  const auto met = keys.keys.subspan(static_cast<std::size_t>(places.begin),
+                                     static_cast<std::size_t>(places.size()));
   kernel::ForwardBlock<T> b;
-  if (!tiles_.load_visible(group, keys, run.numbers, panel, b.visible)) {
-    panel.partial = true;
-    return;
-  }
-  if (b.visible != nullptr) panel.partial = true;
-  b.terms = tiles_.load_terms(keys, panel);
+  if (visible.words != nullptr) b.visible = visible.words + places.begin;
+  b.terms = tiles_.load_terms(met, panel);
   fetch_ahead(group, static_cast<std::int64_t>(place) * used_panels_ + panel_number,
               static_cast<std::int64_t>(group.runs.size()) * used_panels_, b);
   b.query = panel.query;
   b.key = run.key;
   b.value = run.value;
-  b.keys = static_cast<std::int64_t>(keys.keys.size());
+  b.first_key = places.begin;
+  b.keys = places.size();
   b.head_dim = call_.head_dim;
   b.head_dim_v = call_.head_dim_v;
   b.scale = static_cast<T>(call_.scale);
@@ -188,7 +195,7 @@ void GatheredWorker<T>::meet(const GatheredGroup& group, std::size_t place,
   panel.fresh = false;
   call_.kernel->forward_block[panel.width / call_.kernel->lanes - 1](b);
   if (call_.recorder != nullptr) {
-    record_tile(call_, place_of(panel), {keys.keys.begin(), keys.keys.end()}, b, panel.width);
+    record_tile(call_, place_of(panel), {met.begin(), met.end()}, b, panel.width);
   }
 }
 

@@ -186,7 +186,7 @@ void add_order_steps(Steps& steps, const LshView& view) {
   const Axis places = axis("place", view.call().seqlen_k);
   const auto head_of = [&](std::int64_t kv) { return kv * rounds.lists_of_group(); };
   const auto order = [&](const At& at) {
-    return rounds.sorted_keys(view.batch(), head_of(at[0]), at[1])[static_cast<std::size_t>(at[2])];
+    return view.keys_by_bucket(head_of(at[0]), at[1])[static_cast<std::size_t>(at[2])];
   };
   steps.section("Sorting: equal buckets side by side",
                 "Each round is sorted by (bucket, position). Attention is then among neighbours in "
@@ -213,7 +213,7 @@ void add_order_steps(Steps& steps, const LshView& view) {
              .why = "The inverse: where each position went. It brings results back.",
              .whole_numbers = true},
             [&](const At& at) {
-              const auto all = rounds.sorted_keys(view.batch(), head_of(at[0]), at[1]);
+              const std::vector<std::int32_t>& all = view.keys_by_bucket(head_of(at[0]), at[1]);
               return std::find(all.begin(), all.end(), at[2]) - all.begin();
             });
 }
@@ -225,7 +225,7 @@ void add_spanning_bucket(Steps& steps, const LshView& view) {
   const lsh::Rounds& rounds = view.rounds();
   const std::int64_t chunk_len = rounds.options().chunk_len, head = view.heads().begin;
   for (std::int64_t r = 0; r < rounds.count(); ++r) {
-    const auto order = rounds.sorted_keys(view.batch(), head, r);
+    const std::vector<std::int32_t>& order = view.keys_by_bucket(head, r);
     const auto buckets = rounds.key_buckets(view.batch(), head, r);
     const auto bucket = [&](std::int64_t place) {
       return buckets[static_cast<std::size_t>(order[static_cast<std::size_t>(place)])];

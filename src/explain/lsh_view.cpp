@@ -47,6 +47,11 @@ void LshView::sort(const ConstTensorView& query, const ConstTensorView& key,
   Execution sorting = execution;
   sorting.memory_limit = 0;
   rounds_->sort(query, key, attention.mask, places, sorting);
+  for (std::int64_t kv = 0; kv < call_.num_heads_kv; ++kv) {
+    for (std::int64_t r = 0; r < rounds_->count(); ++r) {
+      orders_.push_back(rounds_->keys_by_bucket(batch(), kv * rounds_->lists_of_group(), r));
+    }
+  }
 }
 
 std::int64_t LshView::numbers() const noexcept {
@@ -59,6 +64,7 @@ mask::Range LshView::shown_numbers() const {
 
 std::vector<std::int64_t> LshView::members(std::int64_t head, std::int64_t round,
                                            std::int64_t number) const {
+  if (shared_) return keys_of(head, {round, number});
   const std::int32_t* numbers = rounds().query_numbers(batch(), head);
   const std::span<const std::int32_t> order = rounds().sorted_queries(batch(), head, round);
   // The order is by number. A query before all keys (-1) is shown with the first chunk.
@@ -126,7 +132,7 @@ std::vector<ChunkPlace> LshView::window(std::int64_t round, std::int64_t number)
 }
 
 std::vector<std::int64_t> LshView::keys_of(std::int64_t head, ChunkPlace place) const {
-  const std::span<const std::int32_t> order = rounds().sorted_keys(batch(), head, place.round);
+  const std::vector<std::int32_t>& order = keys_by_bucket(head, place.round);
   mask::Range range = {place.chunk * rounds().options().chunk_len,
                        std::min((place.chunk + 1) * rounds().options().chunk_len, call_.seqlen_k)};
   if (whole_buckets()) {

@@ -54,6 +54,10 @@ class LshView {
   // The chunks (or the bucket) whose keys the queries of this number meet.
   std::vector<ChunkPlace> window(std::int64_t round, std::int64_t number) const;
   std::vector<std::int64_t> keys_of(std::int64_t head, ChunkPlace place) const;
+  // Keys by (bucket, index): the order that chunks are cut from.
+  const std::vector<std::int32_t>& keys_by_bucket(std::int64_t head, std::int64_t round) const {
+    return orders_[static_cast<std::size_t>(head_kv(head) * rounds().count() + round)];
+  }
   bool sees(std::int64_t head, std::int64_t query, std::int64_t key) const;
 
  private:
@@ -71,6 +75,7 @@ class LshView {
   lsh::BucketFactors factors_;
   std::optional<lsh::Rounds> rounds_;
   base::Buffer memory_;
+  std::vector<std::vector<std::int32_t>> orders_;  // [kv head * rounds + round]
   mask::Range heads_;
   std::vector<std::int64_t> queries_;
   std::vector<bool> shown_;  // [seqlen_q]

@@ -5,6 +5,7 @@
 #include "lsh/rounds.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/parallel_for.h"
 #include "base/round.h"
@@ -82,6 +83,7 @@ void Rounds::sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
                  execution);
   number_keys(execution);
   if (!shape_.shared) number_queries(query_places, execution);
+  if (!options_.whole_buckets) order_keys(execution);
 }
 
 std::size_t Rounds::sorting_bytes(int threads, std::int64_t head_dim, std::int64_t columns,
@@ -117,6 +119,37 @@ void Rounds::number_keys(const Execution& execution) const {
           }
         }
       });
+}
+
+// From (bucket, index) to (chunk, index): keys in the order of their indices go to their chunk's
+// next place.
+void Rounds::order_keys(const Execution& execution) const {
+  const std::int64_t lists = shape_.batch * shape_.num_heads_kv, seqlen = shape_.seqlen_k;
+  base::parallel_for(
+      lists, base::resolve_threads(execution.threads, lists), [&](std::int64_t list, int) {
+        const std::int32_t* numbers = key_numbers_ + list * seqlen * rounds_;
+        std::vector<std::int64_t> next(static_cast<std::size_t>(chunks_));
+        for (std::int64_t round = 0; round < rounds_; ++round) {
+          std::int32_t* order = key_order_ + (list * rounds_ + round) * seqlen;
+          for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
+            next[chunk] = chunk * options_.chunk_len;
+          }
+          for (std::int64_t key = 0; key < seqlen; ++key) {
+            order[next[numbers[key * rounds_ + round]]++] = static_cast<std::int32_t>(key);
+          }
+        }
+      });
+}
+
+std::vector<std::int32_t> Rounds::keys_by_bucket(std::int64_t b, std::int64_t h,
+                                                 std::int64_t round) const {
+  const std::span<const std::int32_t> buckets = key_buckets(b, h, round);
+  std::vector<std::int32_t> keys(buckets.size());
+  std::iota(keys.begin(), keys.end(), 0);
+  std::stable_sort(keys.begin(), keys.end(), [&](std::int32_t x, std::int32_t y) {
+    return buckets[static_cast<std::size_t>(x)] < buckets[static_cast<std::size_t>(y)];
+  });
+  return keys;
 }
 
 // Ranks first, in the place of the queries' future order; then numbers; then queries sorted by

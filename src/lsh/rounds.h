@@ -3,7 +3,8 @@
 //
 // All rounds of a call, sorted: which keys stand together in each, and where every query looks.
 // A row has one number in each round, that of its chunk, or of its bucket where windows are whole
-// buckets; a query meets the keys whose numbers lie in its window.
+// buckets; a query meets the keys whose numbers lie in its window. Among equal numbers rows are in
+// the order of their indices: what a causal mask leaves of a chunk is then its beginning.
 #pragma once
 
 #include <cstdint>
@@ -55,7 +56,7 @@ class Rounds {
   std::int64_t lists_of_group() const noexcept { return group_; }  // heads that share keys
   std::int64_t head_kv(std::int64_t head) const noexcept { return head / group_; }
 
-  // Indices in the order of a round.
+  // Indices by (number, index).
   std::span<const std::int32_t> sorted_queries(std::int64_t b, std::int64_t h,
                                                std::int64_t round) const noexcept {
     return row(query_order_, (b * shape_.num_heads + h) * rounds_ + round, shape_.seqlen_q);
@@ -65,6 +66,9 @@ class Rounds {
     return row(key_order_, (b * shape_.num_heads_kv + head_kv(h)) * rounds_ + round,
                shape_.seqlen_k);
   }
+  // Indices by (bucket, index), which chunks are cut from: sorted anew, for those who show it.
+  std::vector<std::int32_t> keys_by_bucket(std::int64_t b, std::int64_t h,
+                                           std::int64_t round) const;
   // Buckets by index, padding in one more behind the last.
   std::span<const std::int32_t> query_buckets(std::int64_t b, std::int64_t h,
                                               std::int64_t round) const noexcept {
@@ -119,6 +123,7 @@ class Rounds {
     return {all + n * length, static_cast<std::size_t>(length)};
   }
   void number_keys(const Execution& execution) const;
+  void order_keys(const Execution& execution) const;
   void number_queries(std::span<const std::int64_t> query_places, const Execution& execution);
 
   LshOptions options_;

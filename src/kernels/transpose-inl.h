@@ -27,11 +27,60 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET != HWY_SCALAR
 template <int L, class D, class V = hn::Vec<D>>
-HWY_INLINE void transpose_step(D d, const V (&in)[L], V (&out)[L]) {
+HWY_INLINE void part_even_and_odd(D d, const V (&in)[L], V (&out)[L]) {
   LONGSPAN_UNROLL
   for (int i = 0; i < L / 2; ++i) {
     out[i] = hn::ConcatEven(d, in[2 * i + 1], in[2 * i]);
     out[i + L / 2] = hn::ConcatOdd(d, in[2 * i + 1], in[2 * i]);
+  }
+}
+
+// Vectors of two blocks of 128 bits: what crosses from block to block costs three times what stays
+// in one, and is done once.
+template <int L, class D, class V = hn::Vec<D>>
+HWY_INLINE void exchange_blocks(D d, const V (&in)[L], V (&out)[L]) {
+  LONGSPAN_UNROLL
+  for (int i = 0; i < L / 2; ++i) {
+    out[i] = hn::ConcatLowerLower(d, in[i + L / 2], in[i]);
+    out[i + L / 2] = hn::ConcatUpperUpper(d, in[i + L / 2], in[i]);
+  }
+}
+// One step of the transposition of squares of `kSquare` x `kSquare`, one in each block.
+template <int kSquare, int L, class D, class V = hn::Vec<D>>
+HWY_INLINE void interleave_in_blocks(D d, const V (&in)[L], V (&out)[L]) {
+  LONGSPAN_UNROLL
+  for (int first = 0; first < L; first += kSquare) {
+    LONGSPAN_UNROLL
+    for (int i = 0; i < kSquare / 2; ++i) {
+      const V a = in[first + i], b = in[first + i + kSquare / 2];
+      out[first + 2 * i] = hn::InterleaveLower(d, a, b);
+      out[first + 2 * i + 1] = hn::InterleaveUpper(d, a, b);
+    }
+  }
+}
+
+// Rows become columns, in place.
+template <int L, class D, class V = hn::Vec<D>>
+HWY_INLINE void transpose_square(D d, V (&rows)[L]) {
+  static_assert(L == 2 || L == 4 || L == 8 || L == 16);
+  V step[L];
+  const auto keep = [&]() HWY_ATTR {
+    LONGSPAN_UNROLL
+    for (int i = 0; i < L; ++i) rows[i] = step[i];
+  };
+  if constexpr (L * sizeof(hn::TFromD<D>) == 32) {
+    exchange_blocks<L>(d, rows, step);
+    interleave_in_blocks<L / 2, L>(d, step, rows);
+    if constexpr (L == 8) {
+      interleave_in_blocks<L / 2, L>(d, rows, step);
+      keep();
+    }
+  } else {
+    LONGSPAN_UNROLL
+    for (int reached = 1; reached < L; reached *= 2) {
+      part_even_and_odd<L>(d, rows, step);
+      keep();
+    }
   }
 }
 #endif
@@ -41,16 +90,14 @@ HWY_INLINE void transpose_step(D d, const V (&in)[L], V (&out)[L]) {
 //   in.row(r).load(c)   the neighbours (r, c) .. (r, c + lanes)     in.row(r).number(c)  one
 //   out.store(v, c, r)  the neighbours (c, r) .. (c, r + lanes)     out.set(x, c, r)     one
 //   in.ahead(r)         row r will be read soon
+// Both by value: stores then can't change where they go.
 template <class T, class In, class Out>
-HWY_INLINE void transpose_between(const In& in, std::int64_t rows, std::int64_t columns,
-                                  const Out& out) {
+HWY_INLINE void transpose_between(In in, std::int64_t rows, std::int64_t columns, Out out) {
   std::int64_t r = 0;
 #if HWY_TARGET != HWY_SCALAR
   using D = hn::ScalableTag<T>;
   const D d;
   constexpr int L = static_cast<int>(hn::MaxLanes(D()));
-  constexpr int kSteps = L == 2 ? 1 : L == 4 ? 2 : L == 8 ? 3 : 4;
-  static_assert(L >= 2 && L <= 16);
   for (; r + L <= rows; r += L) {
     for (std::int64_t next = r + L; next < std::min(r + std::int64_t{2} * L, rows); ++next)
       in.ahead(next);
@@ -58,16 +105,12 @@ HWY_INLINE void transpose_between(const In& in, std::int64_t rows, std::int64_t 
     for (int i = 0; i < L; ++i) row[i] = in.row(r + i);
     std::int64_t c = 0;
     for (; c + L <= columns; c += L) {
-      hn::Vec<D> a[L];
-      hn::Vec<D> b[L];
+      hn::Vec<D> square[L];
       LONGSPAN_UNROLL
-      for (int i = 0; i < L; ++i) a[i] = row[i].load(c);
-      transpose_step<L>(d, a, b);
-      if constexpr (kSteps >= 2) transpose_step<L>(d, b, a);
-      if constexpr (kSteps >= 3) transpose_step<L>(d, a, b);
-      if constexpr (kSteps >= 4) transpose_step<L>(d, b, a);
+      for (int i = 0; i < L; ++i) square[i] = row[i].load(c);
+      transpose_square<L>(d, square);
       LONGSPAN_UNROLL
-      for (int i = 0; i < L; ++i) out.store(kSteps % 2 == 0 ? a[i] : b[i], c + i, r);
+      for (int i = 0; i < L; ++i) out.store(square[i], c + i, r);
     }
     for (; c < columns; ++c) {
       for (int i = 0; i < L; ++i) out.set(row[i].number(c), c, r + i);

@@ -135,7 +135,9 @@ void BackwardTile<T>::load_keys(Keys& into, const RowSource& source, std::int64_
   into.count = count;
   std::int64_t numbers = 0;  // a row
   if (format.reads_rows) {
-    kernel.pack_padded(source, first, count, call_.head_dim, rows_, stride_, into.key_rows);
+    const std::int64_t loaded = source.data == into.key_rows ? count : 0;
+    kernel.pack_padded(source, first + loaded, count - loaded, call_.head_dim, rows_ - loaded,
+                       stride_, into.key_rows + loaded * stride_ * format.value_bytes());
     into.key = {into.key_rows, stride_, format.row_multiple};
     into.key_components = into.key;
     numbers = stride_;

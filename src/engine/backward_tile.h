@@ -74,6 +74,10 @@ class BackwardTile {
   }
   void load_query(Queries& into, const RowSource& source, std::int64_t first);
   void load_doutput(Queries& into, const RowSource& source, std::int64_t first);
+  // Where rows of keys can be written that load_keys() then takes as they are; null: nowhere.
+  std::byte* place_of_keys(const Keys& into) const noexcept {
+    return call_.kernel->format.reads_rows && stride_ == call_.head_dim ? into.key_rows : nullptr;
+  }
   // A block of keys, then of their values.
   void load_keys(Keys& into, const RowSource& source, std::int64_t first, std::int64_t count) const;
   void load_values(Keys& into, const RowSource& source, std::int64_t first,

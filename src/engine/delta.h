@@ -22,17 +22,19 @@ inline double component(const RowSource& rows, std::int64_t n, std::int64_t d) n
   return base::load_double(rows.data, rows.dtype, n * rows.row_stride + d * rows.dim_stride);
 }
 
-// sum_d term(d), in four sums that do not wait for each other.
-template <class Term>
-double sum_of(std::int64_t dim, const Term& term) noexcept {
-  constexpr std::int64_t kSums = 4;
-  double sums[kSums] = {};
+// sum_d term(d), in some sums that do not wait for each other.
+template <std::int64_t kSums = 4, class Term>
+auto sum_of(std::int64_t dim, const Term& term) noexcept {
+  decltype(term(dim)) sums[kSums] = {};
   std::int64_t d = 0;
   for (; d + kSums <= dim; d += kSums) {
     for (std::int64_t s = 0; s < kSums; ++s) sums[s] += term(d + s);
   }
   for (std::int64_t s = 0; d < dim; ++d, ++s) sums[s] += term(d);
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (std::int64_t half = kSums / 2; half > 0; half /= 2) {
+    for (std::int64_t s = 0; s < half; ++s) sums[s] += sums[s + half];
+  }
+  return sums[0];
 }
 
 // sum_d a[d] b[d] of row n, in float64; both have one dtype.

@@ -44,24 +44,6 @@ void add_rows(const RowTarget& target, std::span<const std::int32_t> index, std:
   });
 }
 
-// sum_d a[d] b[d] in sums that the compiler can take at once.
-template <class T, class E>
-T dot(const E* a, const T* b, std::int64_t dim) {
-  constexpr std::int64_t kSums = 16;
-  std::array<T, kSums> sums{};
-  std::int64_t d = 0;
-  for (; d + kSums <= dim; d += kSums) {
-    for (std::int64_t s = 0; s < kSums; ++s) {
-      sums[s] += static_cast<T>(base::to_float(a[d + s])) * b[d + s];
-    }
-  }
-  for (std::int64_t s = 0; d < dim; ++d, ++s)
-    sums[s] += static_cast<T>(base::to_float(a[d])) * b[d];
-  T total = 0;
-  for (const T sum : sums) total += sum;
-  return total;
-}
-
 }  // namespace
 
 template <class T>
@@ -148,7 +130,7 @@ typename GatheredGradients<T>::Run& GatheredGradients<T>::load(const KeyRun& key
   run.tag = keys.tag;
   run.index = keys.keys;
   const auto count = static_cast<std::int64_t>(keys.keys.size());
-  tile_.load_keys(run, tiles_.key_rows(keys.keys), 0, count);
+  tile_.load_keys(run, tiles_.key_rows(keys.keys, tile_.place_of_keys(run)), 0, count);
   tile_.load_values(run, indexed(head_->value, keys.keys), 0, count);
   tiles_.load_numbers(keys.keys, run.numbers);
   return run;
@@ -230,7 +212,9 @@ void GatheredGradients<T>::add_shared_keys(const Run& run) {
       const bool unseen = !run.finite && std::all_of(dkey, dkey + dim, [](T x) { return x == 0; });
       const T factor = unseen ? T{0} : head_->key_factors[at];
       if (!unseen && static_cast<double>(factor) < head_->constant_factor) {
-        const T along = factor * factor * dot(row, dkey, dim);
+        const T dot = sum_of<16>(
+            dim, [&](std::int64_t d) { return static_cast<T>(base::to_float(row[d])) * dkey[d]; });
+        const T along = factor * factor * dot;
         for (std::int64_t d = 0; d < dim; ++d) {
           dkey[d] -= along * static_cast<T>(base::to_float(row[d]));
         }

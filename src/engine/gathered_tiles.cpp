@@ -112,12 +112,9 @@ RowSource GatheredTiles<T>::key_rows(std::span<const std::int32_t> index, std::b
   const auto normalize = [&](auto from, auto to) {
     const auto* rows = static_cast<const decltype(from)*>(key.data);
     auto* out = reinterpret_cast<decltype(to)*>(into);
+    const kernel::RowsAhead ahead = rows_ahead(key, index, dim);
     for (std::size_t n = 0; n < index.size(); ++n, out += dim) {
-      constexpr std::size_t kAhead = 8, kLine = 64;
-      if (n + kAhead < index.size()) {
-        const auto* later = rows + index[n + kAhead] * key.row_stride;
-        for (std::int64_t d = 0; d < dim; d += kLine / sizeof(from)) __builtin_prefetch(later + d);
-      }
+      kernel::fetch_row(ahead, static_cast<std::int64_t>(n) + kernel::kFetchDistance);
       const auto* row = rows + index[n] * key.row_stride;
       const T factor = head_->key_factors[index[n]];
       for (std::int64_t d = 0; d < dim; ++d) {

@@ -35,15 +35,16 @@ class ListRows {
     if (!copies_) return tensor;
     return {data_ + n * list_bytes(), dtype_, dim_, 1};
   }
-  // Copies rows begin .. end of list n.
-  void load(std::int64_t n, const RowSource& tensor, std::int64_t begin, std::int64_t end) const {
+  // Copies those of these rows that list n has.
+  void load(std::int64_t n, const RowSource& tensor, mask::Range rows) const {
     if (!copies_) return;
+    rows = mask::intersect(rows, {0, seqlen_});
     base::visit_floating(dtype_, [&](auto tag) {
       using E = decltype(tag);
       auto* to = reinterpret_cast<E*>(data_ + n * list_bytes());
-      const kernel::RowsAhead ahead = rows_ahead(tensor, mask::Range{begin, end}, dim_);
-      for (std::int64_t row = begin; row < end; ++row) {
-        kernel::fetch_row(ahead, row - begin + kernel::kFetchDistance);
+      const kernel::RowsAhead ahead = rows_ahead(tensor, rows, dim_);
+      for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+        kernel::fetch_row(ahead, row - rows.begin + kernel::kFetchDistance);
         const E* from = static_cast<const E*>(tensor.data) + row * tensor.row_stride;
         if (tensor.dim_stride == 1) {
           std::copy_n(from, dim_, to + row * dim_);
@@ -87,12 +88,13 @@ class ListSums {
     if (!copies_) return tensor;
     return {data_ + n * seqlen_ * dim_, kDTypeOf<T>, dim_, 1};
   }
-  // Rows begin .. end of list n are complete.
+  // Those of these rows that list n has are complete.
   void store(const kernel::KernelTable<T>& kernel, std::int64_t n, const RowTarget& tensor,
-             std::int64_t begin, std::int64_t end) const {
-    if (!copies_ || begin >= end) return;
-    kernel.store_rows(tensor, begin, end - begin, dim_, data_ + (n * seqlen_ + begin) * dim_, dim_,
-                      T{1});
+             mask::Range rows) const {
+    rows = mask::intersect(rows, {0, seqlen_});
+    if (!copies_ || rows.empty()) return;
+    kernel.store_rows(tensor, rows.begin, rows.size(), dim_,
+                      data_ + (n * seqlen_ + rows.begin) * dim_, dim_, T{1});
   }
 
  private:

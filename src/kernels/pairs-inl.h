@@ -24,6 +24,7 @@
 #include "kernels/kernel_table.h"
 #include "kernels/product-inl.h"
 #include "kernels/rows-inl.h"
+#include "kernels/rows_ahead.h"
 #include "kernels/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -97,7 +98,7 @@ struct WordRows {
     }
   };
   HWY_INLINE Row row(std::int64_t r) const { return {places[r], dim_stride, dim}; }
-  HWY_INLINE void ahead(std::int64_t r) const { prefetch_row(places[r], 2 * dim); }
+  HWY_INLINE void ahead(std::int64_t r) const { fetch_lines<Cache::kFirst>(places[r], 2 * dim); }
 };
 
 // Two rows of bfloat16 at a time, their components side by side.
@@ -127,8 +128,8 @@ struct WovenRows {
     return {places[2 * r], 2 * r + 1 < rows ? places[2 * r + 1] : nullptr, dim_stride};
   }
   HWY_INLINE void ahead(std::int64_t r) const {
-    prefetch_row(places[2 * r], 2 * dim);
-    if (2 * r + 1 < rows) prefetch_row(places[2 * r + 1], 2 * dim);
+    fetch_lines<Cache::kFirst>(places[2 * r], 2 * dim);
+    if (2 * r + 1 < rows) fetch_lines<Cache::kFirst>(places[2 * r + 1], 2 * dim);
   }
 };
 
@@ -212,7 +213,7 @@ struct PairPacking {
     for (std::int64_t n = 0; n < count; ++n, to += stride) {
       const base::BFloat16* from = places[n];
       if (source.dim_stride == 1) {
-        if (n + kAhead < count) prefetch_row(places[n + kAhead], 2 * dim);
+        if (n + kAhead < count) fetch_lines<Cache::kFirst>(places[n + kAhead], 2 * dim);
         std::memcpy(to, from, static_cast<std::size_t>(dim) * sizeof(*to));
       } else {
         for (std::int64_t c = 0; c < dim; ++c) to[c] = from[c * source.dim_stride];

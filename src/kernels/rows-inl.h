@@ -23,19 +23,12 @@
 #include "base/visit_dtype.h"
 #include "kernels/elements-inl.h"
 #include "kernels/kernel_table.h"
+#include "kernels/rows_ahead.h"
 #include "kernels/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// Rows may be pages apart, where the processor does not see the next one coming.
-HWY_INLINE void prefetch_row(const void* row, std::int64_t bytes) {
-  constexpr std::int64_t kLine = 64;
-  for (std::int64_t at = 0; at < bytes; at += kLine) {
-    __builtin_prefetch(static_cast<const char*>(row) + at);
-  }
-}
 
 // Where rows first, first + 1, ... of a RowSource or a RowTarget begin.
 template <class E>
@@ -66,7 +59,7 @@ struct SourceRows {
     HWY_INLINE T number(std::int64_t c) const { return static_cast<T>(base::to_float(data[c])); }
   };
   HWY_INLINE Row row(std::int64_t r) const { return {places[r]}; }
-  HWY_INLINE void ahead(std::int64_t r) const { prefetch_row(places[r], bytes); }
+  HWY_INLINE void ahead(std::int64_t r) const { fetch_lines<Cache::kFirst>(places[r], bytes); }
 };
 
 // Rows of E, written from T.
@@ -316,7 +309,7 @@ void store_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
     const TargetRows<T, E> to{{target, first}};
     for (std::int64_t n = 0; n < count; ++n) {
       if (n + kAhead < count && target.dim_stride == 1) {
-        prefetch_row(to.places[n + kAhead], dim * std::int64_t{sizeof(E)});
+        fetch_lines<Cache::kFirst>(to.places[n + kAhead], dim * std::int64_t{sizeof(E)});
       }
       const T* row = rows + n * stride;
       std::int64_t c = 0;

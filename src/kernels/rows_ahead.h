@@ -23,14 +23,24 @@ struct RowsAhead {
   const std::int32_t* index = nullptr;  // row n is index[n] of them; null: n
 };
 
-// Fetches row r, if there is one. Functions that only fetch must be inlined at once: GCC takes them
-// for functions without effect and drops their calls (tools/check_fetches.py looks whether it did).
+// Functions that only fetch must be inlined at once: GCC takes them for functions without effect
+// and drops their calls (tools/check_fetches.py looks whether it did).
+enum class Cache { kFirst, kSecond };
+
+template <Cache kCache>
+[[gnu::always_inline]] inline void fetch_lines(const void* data, std::int64_t bytes) noexcept {
+  constexpr std::int64_t kLine = 64;
+  const auto* lines = static_cast<const char*>(data);
+  for (std::int64_t at = 0; at < bytes; at += kLine) {
+    __builtin_prefetch(lines + at, /*rw=*/0, kCache == Cache::kFirst ? 3 : 2);
+  }
+}
+
+// Fetches row r, if there is one.
 [[gnu::always_inline]] inline void fetch_row(const RowsAhead& ahead, std::int64_t r) noexcept {
   if (r >= ahead.rows) return;
-  constexpr std::int64_t kLine = 64;
   const std::int64_t at_row = ahead.index != nullptr ? ahead.index[r] : r;
-  const char* row = ahead.data + at_row * ahead.stride;
-  for (std::int64_t at = 0; at < ahead.bytes; at += kLine) __builtin_prefetch(row + at, 0, 2);
+  fetch_lines<Cache::kSecond>(ahead.data + at_row * ahead.stride, ahead.bytes);
 }
 
 // Fetches the n-th of `parts` equal parts.

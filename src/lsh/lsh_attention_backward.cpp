@@ -154,7 +154,7 @@ class LshBackward {
   void begin_rows() {
     if (!lsh_.shared()) clear_keys();
     lsh_.for_parts(checked_.seqlen_q, threads_, [&](const List& list, mask::Range rows) {
-      doutput_.load(list.place, tensors_.doutput.source(list.b, list.h), rows.begin, rows.end);
+      doutput_.load(list.place, tensors_.doutput.source(list.b, list.h), rows);
       const RowSource output = tensors_.output.source(list.b, list.h);
       const kernel::RowsAhead ahead = engine::rows_ahead(output, rows, checked_.head_dim_v);
       for (std::int64_t n = rows.begin; n < rows.end; ++n) {
@@ -268,18 +268,15 @@ class LshBackward {
 
   void end_rows() const {
     const kernel::KernelTable<T>& kernel = *lsh_.engine_call().kernel;
-    lsh_.for_parts(
-        std::max(checked_.seqlen_q, checked_.seqlen_k), threads_,
-        [&](const List& list, mask::Range part) {
-          const auto end = [&](std::int64_t seqlen) { return std::min(part.end, seqlen); };
-          dquery_.store(kernel, list.place, tensors_.dquery.target(list.b, list.h), part.begin,
-                        end(checked_.seqlen_q));
-          if (list.place % lsh_.lists_of_group() != 0) return;
-          dkey_.store(kernel, list.group_place, tensors_.dkey.target(list.b, list.head_kv),
-                      part.begin, end(checked_.seqlen_k));
-          dvalue_.store(kernel, list.group_place, tensors_.dvalue.target(list.b, list.head_kv),
-                        part.begin, end(checked_.seqlen_k));
-        });
+    lsh_.for_parts(std::max(checked_.seqlen_q, checked_.seqlen_k), threads_,
+                   [&](const List& list, mask::Range part) {
+                     dquery_.store(kernel, list.place, tensors_.dquery.target(list.b, list.h),
+                                   part);
+                     if (list.place % lsh_.lists_of_group() != 0) return;
+                     const std::int64_t n = list.group_place;
+                     dkey_.store(kernel, n, tensors_.dkey.target(list.b, list.head_kv), part);
+                     dvalue_.store(kernel, n, tensors_.dvalue.target(list.b, list.head_kv), part);
+                   });
   }
 
   LshCall<T> lsh_;

@@ -228,14 +228,11 @@ void LshCall<T>::open(std::int64_t first_group, std::int64_t count, int threads)
   open_groups_ = count;
   for_parts(std::max(checked().seqlen_q, checked().seqlen_k), threads,
             [&](const List& list, mask::Range part) {
-              const auto end = [&](std::int64_t seqlen) { return std::min(part.end, seqlen); };
-              query_copy_.load(list.place, checked().query.source(list.b, list.h), part.begin,
-                               end(checked().seqlen_q));
+              query_copy_.load(list.place, checked().query.source(list.b, list.h), part);
               if (list.place % lists_of_group() != 0) return;
-              key_copy_.load(list.group_place, checked().key.source(list.b, list.head_kv),
-                             part.begin, end(checked().seqlen_k));
-              value_copy_.load(list.group_place, checked().value.source(list.b, list.head_kv),
-                               part.begin, end(checked().seqlen_k));
+              const std::int64_t n = list.group_place;
+              key_copy_.load(n, checked().key.source(list.b, list.head_kv), part);
+              value_copy_.load(n, checked().value.source(list.b, list.head_kv), part);
             });
 }
 

@@ -174,7 +174,7 @@ class LshDecode {
     for (std::int64_t list = 0; list < checked_.batch * checked_.num_heads; ++list) {
       query_copy_.load(list,
                        checked_.query.source(list / checked_.num_heads, list % checked_.num_heads),
-                       0, checked_.seqlen_q);
+                       {0, checked_.seqlen_q});
     }
   }
 

@@ -177,6 +177,24 @@ TEST(LshAttention, PlansWhatItDoes) {
                            {"memory_limit", "1000"}));
 }
 
+// 8 MiB a tensor.
+TEST(LshAttention, CopiesALongListWhereMemoryIsNotShort) {
+  LshInputs in = normal_lsh({1, 32768, 1, 64}, DType::kFloat32, 16);
+  in.lsh.num_hashes = 1;
+  Execution execution;
+  execution.threads = 2;
+  const auto plan = [&] {
+    return plan_lsh_attention(in.query, {}, in.value, in.lsh, in.options, execution);
+  };
+  const LshPlan free = plan();
+  const Output expected = run_lsh(in, execution);
+  execution.memory_limit = free.workspace_bytes - 1;
+  const LshPlan less = plan();
+  EXPECT_EQ(less.threads, 2);
+  EXPECT_EQ(free.workspace_bytes - less.workspace_bytes, std::size_t{3} << 23);
+  EXPECT_TRUE(same_bits(expected, run_lsh(in, execution)));
+}
+
 TEST(LshAttention, StopsOnRequest) {
   const LshInputs in = normal_lsh({1, 1000, 2, 32}, DType::kFloat32, 16);
   std::stop_source stop;

@@ -207,6 +207,26 @@ TEST(LshBackward, PlansWhatItDoes) {
                            ErrorCode::kOutOfMemory, {"lsh_attention_backward", "1000"}));
 }
 
+// 8 MiB a tensor.
+TEST(LshBackward, CopiesALongListWhereMemoryIsNotShort) {
+  LshInputs in = normal_lsh({1, 32768, 1, 64}, DType::kFloat32, 17);
+  in.lsh.num_hashes = 1;
+  Execution execution;
+  execution.threads = 2;
+  const auto plan = [&] {
+    return plan_lsh_attention_backward(in.query, {}, in.value, in.lsh, in.options, execution);
+  };
+  const LshPlan free = plan();
+  const Output result = run_lsh(in);
+  const Derivatives derivatives = normal_derivatives(in, DType::kFloat32, 8);
+  const GradientTensors expected = run_lsh_backward(in, result, derivatives, execution);
+  execution.memory_limit = free.workspace_bytes - 1;
+  const LshPlan less = plan();
+  EXPECT_EQ(less.threads, 2);
+  EXPECT_EQ(free.workspace_bytes - less.workspace_bytes, std::size_t{5} << 23);
+  EXPECT_TRUE(same_bits(expected, run_lsh_backward(in, result, derivatives, execution)));
+}
+
 TEST(LshBackward, StopsOnRequest) {
   const LshInputs in = normal_lsh({1, 1000, 2, 32}, DType::kFloat32, 17);
   const Output result = run_lsh(in);

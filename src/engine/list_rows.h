@@ -3,7 +3,9 @@
 //
 // Rows of some lists (heads of a batch entry) side by side, for work that takes them in any order.
 // The rows of one head of [seqlen, num_heads, dim] are a whole position apart: they fill few sets
-// of a cache, and hardly two of them share a page.
+// of a cache, and hardly two of them share a page. Rows of a long list are side by side in small
+// pages, of which the processor does not know enough at a time to find the next row at once; a
+// workspace has large ones.
 #pragma once
 
 #include <algorithm>
@@ -16,17 +18,22 @@
 
 namespace longspan::engine {
 
+// What 2048 pages of 4 KiB hold, a second level table of pages; from there on a copy pays.
+inline constexpr std::int64_t kLongList = std::int64_t{8} << 20;
+
 class ListRows {
  public:
   ListRows() = default;
-  // `like`: rows of the tensor. Where they are side by side already nothing is copied.
+  // `like`: rows of the tensor. Where they are side by side already, and few, nothing is copied.
   ListRows(const RowSource& like, std::int64_t seqlen, std::int64_t dim)
       : dtype_(like.dtype),
         seqlen_(seqlen),
         dim_(dim),
-        copies_(like.data != nullptr && (like.row_stride != dim || like.dim_stride != 1)) {}
+        apart_(like.data != nullptr && (like.row_stride != dim || like.dim_stride != 1)),
+        copies_(apart_ || (like.data != nullptr && list_bytes() >= kLongList)) {}
 
-  bool copies() const noexcept { return copies_; }
+  // Memory is short: where rows are side by side nothing is copied, however many they are.
+  void spare_memory() noexcept { copies_ = apart_; }
   void carve(base::Carver& carver, std::int64_t lists) {
     if (copies_) data_ = carver.take<std::byte>(lists * list_bytes());
   }
@@ -63,6 +70,7 @@ class ListRows {
   DType dtype_ = DType::kFloat32;
   std::int64_t seqlen_ = 0;
   std::int64_t dim_ = 0;
+  bool apart_ = false;
   bool copies_ = false;
   std::byte* data_ = nullptr;
 };
@@ -77,10 +85,13 @@ class ListSums {
       : seqlen_(seqlen),
         dim_(dim),
         wanted_(like.data != nullptr),
-        copies_(wanted_ &&
-                (like.dtype != kDTypeOf<T> || like.row_stride != dim || like.dim_stride != 1)) {}
+        apart_(wanted_ &&
+               (like.dtype != kDTypeOf<T> || like.row_stride != dim || like.dim_stride != 1)),
+        copies_(apart_ ||
+                (wanted_ && seqlen * dim * static_cast<std::int64_t>(sizeof(T)) >= kLongList)) {}
 
   bool wanted() const noexcept { return wanted_; }
+  void spare_memory() noexcept { copies_ = apart_; }
   void carve(base::Carver& carver, std::int64_t lists) {
     if (copies_) data_ = carver.take<T>(lists * seqlen_ * dim_);
   }
@@ -101,6 +112,7 @@ class ListSums {
   std::int64_t seqlen_;
   std::int64_t dim_;
   bool wanted_;
+  bool apart_;  // or of another type
   bool copies_;
   T* data_ = nullptr;
 };

@@ -39,6 +39,9 @@ Mask local_terms(const Mask& mask, const std::array<std::int64_t, 2>& sides);
 bool sees(const mask::BoundMask& mask, std::int64_t b, std::int64_t h, std::int64_t query,
           std::int64_t key);
 
+// Would a call on as many threads as there are tasks for need more than the memory limit?
+bool exceeds_limit(const Execution& execution, std::int64_t tasks,
+                   const std::function<std::size_t(int)>& bytes);
 // As many threads as there are tasks for and as the memory limit allows.
 int choose_threads(const char* function, const Execution& execution, std::int64_t tasks,
                    const std::function<std::size_t(int)>& bytes);
@@ -92,6 +95,9 @@ class LshCall {
   // How many groups to open at once, so that every thread has some of the tasks of a phase.
   std::int64_t groups_at_once(int threads, std::int64_t tasks_of_group) const noexcept;
   void carve(base::Carver& carver, std::int64_t open_groups);
+  void spare_memory() noexcept {
+    for (engine::ListRows* copy : {&query_copy_, &key_copy_, &value_copy_}) copy->spare_memory();
+  }
   // What hashing and sorting allocate beside that.
   std::size_t sorting_bytes(int threads) const noexcept;
 

@@ -45,6 +45,7 @@ HWY_INLINE void exchange_blocks(D d, const V (&in)[L], V (&out)[L]) {
     out[i + L / 2] = hn::ConcatUpperUpper(d, in[i + L / 2], in[i]);
   }
 }
+
 // One step of the transposition of squares of `kSquare` x `kSquare`, one in each block.
 template <int kSquare, int L, class D, class V = hn::Vec<D>>
 HWY_INLINE void interleave_in_blocks(D d, const V (&in)[L], V (&out)[L]) {

@@ -120,8 +120,9 @@ LshOptions lab();
 // and for a batch entry alone or in any batch. Workspace: that of hash_vectors(), 12 bytes a round
 // for each position and head, O(threads), and for the heads that are at work at a time (one of a
 // long sequence, several of short ones) 16 bytes a position (float64: 32) and copies of vectors,
-// values and output, where rows of a head are not side by side or the output is narrower than
-// float32.
+// values and output, where rows of a head are not side by side, the output is narrower than
+// float32, or a head's rows take 8 MiB and more (these are not copied where memory_limit is too
+// small for it).
 void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                    Partial result, const LshOptions& options = {},
                    const AttentionOptions& attention = {}, const Execution& execution = {});

@@ -51,13 +51,13 @@ class LshForward {
         base::round_up(std::min(kTaskQueries, std::max<std::int64_t>(checked_.seqlen_q, 1)), unit);
     worker_bytes_ = base::round_up(engine::GatheredWorker<T>::workspace_bytes(lsh_.engine_call()),
                                    base::kAlignment);
-    const std::int64_t tasks = lsh_.lists() * tasks_of_list();
-    const auto bytes = [&](int threads) { return total_bytes(threads); };
-    if (exceeds_limit(execution, tasks, bytes)) {
-      lsh_.spare_memory();
-      numerator_.spare_memory();
-    }
-    threads_ = choose_threads(kFunction, execution, tasks, bytes);
+    threads_ = choose_threads(
+        kFunction, execution, lsh_.lists() * tasks_of_list(),
+        [&](int threads) { return total_bytes(threads); },
+        [&] {
+          lsh_.spare_memory();
+          numerator_.spare_memory();
+        });
     total_bytes_ = total_bytes(threads_);
   }
 

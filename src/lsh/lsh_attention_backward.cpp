@@ -57,14 +57,14 @@ class LshBackward {
     }
     worker_bytes_ = base::round_up(engine::GatheredGradients<T>::workspace_bytes(call, wanted()),
                                    base::kAlignment);
-    const std::int64_t tasks = lsh_.groups() * longest_turn_;
-    const auto bytes = [&](int threads) { return total_bytes(threads); };
-    if (exceeds_limit(execution, tasks, bytes)) {
-      lsh_.spare_memory();
-      doutput_.spare_memory();
-      for (engine::ListSums<T>* sums : {&dquery_, &dkey_, &dvalue_}) sums->spare_memory();
-    }
-    threads_ = choose_threads(kFunction, execution, tasks, bytes);
+    threads_ = choose_threads(
+        kFunction, execution, lsh_.groups() * longest_turn_,
+        [&](int threads) { return total_bytes(threads); },
+        [&] {
+          lsh_.spare_memory();
+          doutput_.spare_memory();
+          for (engine::ListSums<T>* sums : {&dquery_, &dkey_, &dvalue_}) sums->spare_memory();
+        });
     total_bytes_ = total_bytes(threads_);
   }
 

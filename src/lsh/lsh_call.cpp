@@ -45,16 +45,12 @@ bool sees(const mask::BoundMask& mask, std::int64_t b, std::int64_t h, std::int6
   return word != 0;
 }
 
-bool exceeds_limit(const Execution& execution, std::int64_t tasks,
-                   const std::function<std::size_t(int)>& bytes) {
-  return execution.memory_limit > 0 &&
-         bytes(base::resolve_threads(execution.threads, tasks)) > execution.memory_limit;
-}
-
 int choose_threads(const char* function, const Execution& execution, std::int64_t tasks,
-                   const std::function<std::size_t(int)>& bytes) {
+                   const std::function<std::size_t(int)>& bytes,
+                   const std::function<void()>& spare_memory) {
   int threads = base::resolve_threads(execution.threads, tasks);
   const std::size_t limit = execution.memory_limit;
+  if (limit > 0 && bytes(threads) > limit) spare_memory();
   while (limit > 0 && threads > 1 && bytes(threads) > limit) --threads;
   base::require(
       limit == 0 || bytes(threads) <= limit,

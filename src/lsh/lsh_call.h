@@ -39,12 +39,11 @@ Mask local_terms(const Mask& mask, const std::array<std::int64_t, 2>& sides);
 bool sees(const mask::BoundMask& mask, std::int64_t b, std::int64_t h, std::int64_t query,
           std::int64_t key);
 
-// Would a call on as many threads as there are tasks for need more than the memory limit?
-bool exceeds_limit(const Execution& execution, std::int64_t tasks,
-                   const std::function<std::size_t(int)>& bytes);
-// As many threads as there are tasks for and as the memory limit allows.
+// As many threads as there are tasks for and as the memory limit allows. Where it is exceeded
+// `spare_memory` makes `bytes` less before threads are given up.
 int choose_threads(const char* function, const Execution& execution, std::int64_t tasks,
-                   const std::function<std::size_t(int)>& bytes);
+                   const std::function<std::size_t(int)>& bytes,
+                   const std::function<void()>& spare_memory);
 
 struct LshInputs {
   ConstTensorView query;

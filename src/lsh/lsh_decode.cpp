@@ -111,8 +111,12 @@ class LshDecode {
     call_.run_keys = call_.kernel->key_block;
     worker_bytes_ =
         base::round_up(engine::GatheredWorker<T>::workspace_bytes(call_), base::kAlignment);
-    threads_ = choose_threads(kFunction, execution, rows(),
-                              [&](int threads) { return total_bytes(threads); });
+    threads_ = choose_threads(
+        kFunction, execution, rows(), [&](int threads) { return total_bytes(threads); },
+        [&] {
+          query_copy_.spare_memory();
+          numerator_.spare_memory();
+        });
   }
 
   std::string log_line() const {

@@ -81,9 +81,8 @@ void Rounds::sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
   sort_by_bucket(buckets,
                  grid(key_order_, shape_.batch, shape_.num_heads_kv, rounds_, shape_.seqlen_k),
                  execution);
-  number_keys(execution);
   if (!shape_.shared) number_queries(query_places, execution);
-  if (!options_.whole_buckets) order_keys(execution);
+  number_keys(execution);
 }
 
 std::size_t Rounds::sorting_bytes(int threads, std::int64_t head_dim, std::int64_t columns,
@@ -99,41 +98,29 @@ std::size_t Rounds::sorting_bytes(int threads, std::int64_t head_dim, std::int64
   return rotations + static_cast<std::size_t>(threads) * scratch;
 }
 
+// Then from (bucket, index) to (chunk, index): keys in the order of their indices go to their
+// chunk's next place.
 void Rounds::number_keys(const Execution& execution) const {
   const std::int64_t lists = shape_.batch * shape_.num_heads_kv, seqlen = shape_.seqlen_k;
   base::parallel_for(
       lists, base::resolve_threads(execution.threads, lists), [&](std::int64_t list, int) {
         std::int32_t* numbers = key_numbers_ + list * seqlen * rounds_;
+        std::vector<std::int64_t> next(static_cast<std::size_t>(chunks_));
         for (std::int64_t round = 0; round < rounds_; ++round) {
-          const std::int32_t* order = key_order_ + (list * rounds_ + round) * seqlen;
+          std::int32_t* order = key_order_ + (list * rounds_ + round) * seqlen;
           const std::int32_t* buckets =
               key_buckets_ + (list * hashing_.num_hashes + round) * seqlen;
           for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
             const std::int64_t begin = chunk * options_.chunk_len;
             const std::int64_t end = begin + std::min(options_.chunk_len, seqlen - begin);
+            next[chunk] = begin;
             for (std::int64_t place = begin; place < end; ++place) {
               const std::int64_t key = order[place];
               numbers[key * rounds_ + round] =
                   options_.whole_buckets ? buckets[key] : static_cast<std::int32_t>(chunk);
             }
           }
-        }
-      });
-}
-
-// From (bucket, index) to (chunk, index): keys in the order of their indices go to their chunk's
-// next place.
-void Rounds::order_keys(const Execution& execution) const {
-  const std::int64_t lists = shape_.batch * shape_.num_heads_kv, seqlen = shape_.seqlen_k;
-  base::parallel_for(
-      lists, base::resolve_threads(execution.threads, lists), [&](std::int64_t list, int) {
-        const std::int32_t* numbers = key_numbers_ + list * seqlen * rounds_;
-        std::vector<std::int64_t> next(static_cast<std::size_t>(chunks_));
-        for (std::int64_t round = 0; round < rounds_; ++round) {
-          std::int32_t* order = key_order_ + (list * rounds_ + round) * seqlen;
-          for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
-            next[chunk] = chunk * options_.chunk_len;
-          }
+          if (options_.whole_buckets) continue;
           for (std::int64_t key = 0; key < seqlen; ++key) {
             order[next[numbers[key * rounds_ + round]]++] = static_cast<std::int32_t>(key);
           }

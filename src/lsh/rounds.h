@@ -123,7 +123,6 @@ class Rounds {
     return {all + n * length, static_cast<std::size_t>(length)};
   }
   void number_keys(const Execution& execution) const;
-  void order_keys(const Execution& execution) const;
   void number_queries(std::span<const std::int64_t> query_places, const Execution& execution);
 
   LshOptions options_;

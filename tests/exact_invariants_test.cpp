@@ -245,6 +245,72 @@ TEST_P(ExactInvariants, PeakedAndHugeLogits) {
   }
 }
 
+// ALiBi promises scores that rise towards the query. Here they do not: keys far away outweigh those
+// near it, by an outlier, by large scores, or by a bias against it.
+TEST_P(ExactInvariants, AlibiAgainstScoresThatDoNotRise) {
+  constexpr std::int64_t kKeys = 1100, kQueries = 70, kHeads = 4;
+  const std::vector<double> slopes{1.0, 0.5, 0.25, 0.0625};
+  enum Case { kFarKey, kLargeScores, kOpposingBias };
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kBFloat16}) {
+    for (const Case which : {kFarKey, kLargeScores, kOpposingBias}) {
+      for (const Mask& mask : {Mask(), causal()}) {
+        Inputs in = normal_inputs({.seqlen_q = kQueries,
+                                   .seqlen_k = kKeys,
+                                   .heads = kHeads,
+                                   .heads_kv = kHeads,
+                                   .head_dim = 16,
+                                   .head_dim_v = 5},
+                                  dtype, 15);
+        in.options.query_offset = QueryOffset::end();
+        in.options.mask = mask;
+        Tensor numbers = in.keep(Tensor(DType::kFloat32, {kHeads}));
+        for (std::int64_t h = 0; h < kHeads; ++h) numbers.set(h, slopes[h]);
+        in.options.alibi_slopes = numbers.view();
+        if (which == kFarKey) {
+          for (std::int64_t n = 0; n < in.query.size(); ++n) in.query.set(n, 4.0);
+          for (std::int64_t n = 0; n < kHeads * 16; ++n) in.key.set(n, 8.0);
+        } else if (which == kLargeScores) {
+          for (std::int64_t n = 0; n < in.query.size(); ++n) in.query.set(n, 60 * in.query.get(n));
+        } else {
+          Tensor bias = in.keep(Tensor(DType::kFloat32, {kHeads, kQueries, kKeys}));
+          for (std::int64_t n = 0; n < bias.size(); ++n) {
+            const std::int64_t h = n / (kQueries * kKeys), i = n / kKeys % kQueries, j = n % kKeys;
+            bias.set(n, slopes[h] * std::abs(static_cast<double>(i + kKeys - kQueries - j)));
+          }
+          in.options.bias = bias.view();
+        }
+        EXPECT_TRUE(matches_reference(result_of(in), in))
+            << longspan::name_of(dtype) << ", case " << which
+            << (mask.terms().empty() ? "" : ", causal");
+      }
+    }
+  }
+}
+
+// Masks made of the lowest finite number exclude like -inf, also where they leave a row nothing.
+TEST_P(ExactInvariants, BiasOfTheLowestNumber) {
+  for (const std::int64_t queries : {3, 40}) {  // decode and panels
+    for (const DType dtype : {DType::kFloat32, DType::kFloat64}) {
+      const double lowest = dtype == DType::kFloat32 ? std::numeric_limits<float>::lowest()
+                                                     : std::numeric_limits<double>::lowest();
+      Inputs in = normal_inputs(
+          {.seqlen_q = queries, .seqlen_k = 150, .head_dim = 8, .head_dim_v = 8}, dtype, 16);
+      Tensor finite = in.keep(Tensor(dtype, {queries, 150}));
+      Tensor infinite = in.keep(Tensor(dtype, {queries, 150}));
+      for (std::int64_t n = 0; n < finite.size(); ++n) {
+        const bool hidden = n / 150 == 1 || n % 3 == 0;
+        finite.set(n, hidden ? lowest : 0.5);
+        infinite.set(n, hidden ? -kInf : 0.5);
+      }
+      in.options.bias = finite.view();
+      const Output result = result_of(in);
+      in.options.bias = infinite.view();
+      EXPECT_TRUE(matches_reference(result, in)) << queries << ", " << longspan::name_of(dtype);
+      EXPECT_EQ(result.lse.get(1), -kInf);
+    }
+  }
+}
+
 TEST_P(ExactInvariants, ConstantRows) {
   for (const std::int64_t n : {1, 2, 130, 4096}) {
     for (const double score : {0.0, -3.5, 80.0, -1000.0}) {

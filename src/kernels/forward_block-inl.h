@@ -58,7 +58,7 @@ class Forward {
     if (!stored) {
       if (b.fresh) first_reference(b, scores);
       if (!b.bounded && b.terms != nullptr && b.terms->query_positions != nullptr) {
-        raise_reference(b);
+        raise_reference(b, scores);
       }
     }
     if (stored || !fused(b, scores)) {
@@ -230,27 +230,36 @@ class Forward {
     return some;
   }
 
+  // best[n] = the largest visible score of a few keys, in units of the reference; -inf where there
+  // is none, NaN left out.
+  static HWY_INLINE void best_of_group(const ForwardBlock<T>& b, Scores& scores, std::int64_t first,
+                                       V (&best)[N]) {
+    const D d;
+    V acc[kGroup][N];
+    score_tile<kGroup>(b, scores, first, acc);
+    if (b.terms != nullptr) finish_scores<T, kGroup, N>(*b.terms, b.scale, first, 0, kWidth, acc);
+    const V scale = hn::Set(d, b.exponent_scale);
+    LONGSPAN_UNROLL
+    for (int n = 0; n < N; ++n) {
+      best[n] = hn::Neg(hn::Inf(d));
+      LONGSPAN_UNROLL
+      for (int r = 0; r < kGroup; ++r) {
+        const V s = hn::Mul(acc[r][n], scale);
+        best[n] =
+            hn::IfThenElse(hn::And(visible_lanes(b, first + r, n), hn::Gt(s, best[n])), s, best[n]);
+      }
+    }
+  }
+
   // A panel that has seen nothing takes its reference from the first few keys of the block: any
   // number near the scores will do, and the whole block need not be stored to find one. Lanes that
   // see none of these keys keep -inf, which sends the block to the stored path if they see a later
   // one.
   static HWY_INLINE void first_reference(const ForwardBlock<T>& b, Scores& scores) {
     if (b.keys < kGroup) return;
-    const D d;
-    V acc[kGroup][N];
-    score_tile<kGroup>(b, scores, 0, acc);
-    if (b.terms != nullptr) finish_scores<T, kGroup, N>(*b.terms, b.scale, 0, 0, kWidth, acc);
-    const V scale = hn::Set(d, b.exponent_scale);
-    LONGSPAN_UNROLL
-    for (int n = 0; n < N; ++n) {
-      V best = hn::Neg(hn::Inf(d));
-      LONGSPAN_UNROLL
-      for (int r = 0; r < kGroup; ++r) {
-        const V s = hn::Mul(acc[r][n], scale);
-        best = hn::IfThenElse(hn::And(visible_lanes(b, r, n), hn::Gt(s, best)), s, best);
-      }
-      hn::Store(best, d, b.state.reference + n * kLanes);
-    }
+    V best[N];
+    best_of_group(b, scores, 0, best);
+    for (int n = 0; n < N; ++n) hn::Store(best[n], D(), b.state.reference + n * kLanes);
   }
 
   struct StoredRows {
@@ -272,33 +281,46 @@ class Forward {
   };
 
   // ALiBi: where a block comes nearer to its queries, scores rise by slope * distance from its
-  // first key to its nearest one. A steep slope leaves the safe range within the block: the
-  // reference of lanes that see something of it rises as much beforehand. A gentle one leaves it
-  // after a few blocks: the reference rises by 2^8 whenever the sum says that they have been. A
-  // lane that sees only its far keys keeps 2^-64 at worst.
-  static HWY_INLINE void raise_reference(const ForwardBlock<T>& b) {
+  // first key to its nearest one, and the reference beforehand. A gentle slope leaves the safe
+  // range after a few blocks: the reference rises by 2^8 whenever the sum says that they have been.
+  // A steep one leaves it within the block: the reference rises to the scores of a few near keys.
+  // Scores alone, never the slope: where they do not rise (a bias, an outlier far away), it would
+  // leave behind all that was summed.
+  static HWY_INLINE void raise_reference(const ForwardBlock<T>& b, Scores& scores) {
     const D d;
     const ScoreTerms<T>& terms = *b.terms;
     const V zero = hn::Zero(d);
-    const V steep = hn::Set(d, T{8});
+    const V step = hn::Set(d, T{8});
     const V first = hn::Set(d, terms.key_positions[0]);
     const V last = hn::Set(d, terms.key_positions[b.keys - 1]);
     const V slope = hn::Set(d, terms.alibi_slope * b.exponent_scale);
-    std::uint64_t seen = b.visible == nullptr ? kAllLanes : 0;
-    for (std::int64_t k = 0; b.visible != nullptr && k < b.keys; ++k) seen |= b.visible[k];
+    V best[N];
+    bool looked = false;
     for (int n = 0; n < N; ++n) {
       const V query = hn::Load(d, terms.query_positions + n * kLanes);
       const V nearest = hn::Max(zero, hn::Max(hn::Sub(query, last), hn::Sub(first, query)));
       const V gain = hn::Mul(slope, hn::Sub(hn::Abs(hn::Sub(query, first)), nearest));
       const V total = hn::Load(d, b.state.sum + n * kLanes);
-      const M rises = hn::Or(hn::Gt(gain, steep),
-                             hn::And(hn::Gt(gain, zero), hn::Gt(total, hn::Set(d, T{16}))));
-      const V raise = hn::IfThenElseZero(hn::And(lane_mask(D(), seen, n), rises),
-                                         hn::Min(hn::Max(gain, steep), hn::Set(d, T{100})));
-      if (hn::AllTrue(d, hn::Eq(raise, zero))) continue;
       const V reference = hn::Load(d, b.state.reference + n * kLanes);
-      move_reference(b, n, hn::Add(reference, raise), zero);
+      const M steep = hn::Gt(gain, step);
+      const M full = hn::And(hn::Gt(gain, zero), hn::Gt(total, hn::Set(d, T{16})));
+      V raised = hn::IfThenElse(full, hn::Add(reference, step), reference);
+      if (b.keys >= kGroup && !hn::AllFalse(d, steep)) {
+        if (!looked) best_of_group(b, scores, nearest_group(b), best);
+        looked = true;
+        raised = hn::IfThenElse(steep, hn::Max(reference, best[n]), raised);
+      }
+      if (!hn::AllTrue(d, hn::Eq(raised, reference))) move_reference(b, n, raised, zero);
     }
+  }
+
+  // The group of keys nearest to the panel of those before it, or the block's last or first.
+  static HWY_INLINE std::int64_t nearest_group(const ForwardBlock<T>& b) {
+    const T before = b.terms->query_positions[0] - b.terms->key_positions[0] + T{1};
+    const T groups = before / static_cast<T>(kGroup);
+    const std::int64_t last = b.keys / kGroup - 1;
+    if (!(groups < static_cast<T>(last + 1))) return last * kGroup;
+    return groups < 1 ? 0 : (static_cast<std::int64_t>(groups) - 1) * kGroup;
   }
 
   // The state of some lanes merged with a part of no numerator yet: its reference and its sum.
@@ -455,39 +477,6 @@ class Forward {
     }
   }
 };
-
-template <class T>
-bool all_finite(const T* values, std::int64_t count) {
-  const hn::ScalableTag<T> d;
-  auto sum = hn::Zero(d);  // x - x is 0, or NaN for inf and NaN
-  for (std::int64_t i = 0; i < count; i += static_cast<std::int64_t>(hn::Lanes(d))) {
-    const auto x = hn::Load(d, values + i);
-    sum = hn::Add(sum, hn::Sub(x, x));
-  }
-  return hn::AllTrue(d, hn::Eq(sum, hn::Zero(d)));
-}
-
-template <class T>
-void merge_state(const PanelState<T>& into, const PanelState<T>& part, std::int64_t width,
-                 std::int64_t head_dim_v) {
-  using D = hn::ScalableTag<T>;
-  const D d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  for (std::int64_t l = 0; l < width; l += lanes) {
-    auto reference = hn::Load(d, into.reference + l);
-    auto sum = hn::Load(d, into.sum + l);
-    const auto weights = VectorRule<D>::merge(reference, sum, hn::Load(d, part.reference + l),
-                                              hn::Load(d, part.sum + l));
-    hn::Store(reference, d, into.reference + l);
-    hn::Store(sum, d, into.sum + l);
-    for (std::int64_t i = 0; i < head_dim_v; ++i) {
-      T* at = into.numerator + i * width + l;
-      hn::Store(VectorRule<D>::combine(weights, hn::Load(d, at),
-                                       hn::Load(d, part.numerator + i * width + l)),
-                d, at);
-    }
-  }
-}
 
 }  // namespace longspan::kernel::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

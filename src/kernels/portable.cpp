@@ -20,6 +20,7 @@
 #include "kernels/fill_kept-inl.h"
 #include "kernels/forward_block-inl.h"
 #include "kernels/hash_panel-inl.h"
+#include "kernels/panel_state-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <fstream>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -207,6 +208,26 @@ TEST(ResolveThreads, NeverMoreThanTasksAndAtLeastOne) {
   EXPECT_EQ(resolve_threads(2, std::int64_t{1} << 40), 2);
   EXPECT_EQ(resolve_threads(1000, 1000), 1000);  // more than the machine has is the caller's choice
 }
+
+#ifndef __SANITIZE_ADDRESS__  // which keeps what is freed
+// Pages of the process that are in memory.
+std::int64_t resident_pages() {
+  std::ifstream file("/proc/self/statm");
+  std::int64_t size = 0, resident = 0;
+  file >> size >> resident;
+  return resident;
+}
+
+TEST(ParallelFor, KeepsNothingOfACall) {
+  const auto calls = [](int count) {
+    for (int n = 0; n < count; ++n) parallel_for(8, 2, [](std::int64_t, int) {});
+  };
+  calls(1000);
+  const std::int64_t before = resident_pages();
+  calls(5000);
+  EXPECT_LT(resident_pages() - before, 512) << "2 MiB; an arena a call would be 10 and more";
+}
+#endif
 
 }  // namespace
 }  // namespace longspan::base

@@ -223,6 +223,9 @@ TEST_F(ExactBackwardErrors, Execution) {
   execution_ = {};
   execution_.memory_limit = 1;
   EXPECT_TRUE(refused({"1"}, ErrorCode::kOutOfMemory));
+  execution_ = {};
+  execution_.query_chunk = execution_.key_chunk = INT64_MAX;
+  EXPECT_NO_THROW(call()) << "larger than the tensors is no error";
 }
 
 TEST_F(ExactBackwardErrors, StoppedBeforeTheStart) {

@@ -308,7 +308,7 @@ TEST(ExactDropoutCall, RefusesWhatIsNoProbability) {
              [&] { run(inputs); }, [&] { run_summary(inputs); },
              [&] { plan_attention(inputs.query, inputs.key, inputs.value, inputs.options); }}) {
       EXPECT_TRUE(throws_error(call, ErrorCode::kInvalidArgument,
-                               {"attention: dropout probability must be between 0 and 1; found "}));
+                               {"dropout probability must be between 0 and 1; found "}));
     }
   }
   EXPECT_TRUE(throws_error([] { run(dropped_inputs(1.0000001)); }, ErrorCode::kInvalidArgument,

@@ -257,6 +257,12 @@ TEST_F(ExactErrors, OutputsThatOverlap) {
         attention(in_.query, in_.key, in_.value, {out_.output, lse});
       },
       ErrorCode::kInvalidArgument, {"lse", "overlap"}));
+  in_.options.bias = tensor(out_.output.view().data, DType::kFloat32, {9});
+  EXPECT_TRUE(call_refused({"output", "bias", "overlap"}));
+  in_.options.bias = {};
+  in_.options.mask = dense(tensor(out_.output.view().data, DType::kBool, {9}));
+  EXPECT_TRUE(call_refused({"output", "mask", "overlap"}));
+  in_.options.mask = {};
   TensorView folded = out_.output;
   folded.strides[1] = 0;
   EXPECT_TRUE(throws_error(

@@ -117,7 +117,6 @@ struct BackwardTile {
     b.doutput_rows = doutput_rows.data();
     b.lse = lane_lse.data();
     b.delta = lane_delta.data();
-    b.width = width;
     b.keys = keys;
     b.head_dim = head_dim;
     b.head_dim_v = head_dim_v;

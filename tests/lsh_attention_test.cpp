@@ -242,6 +242,28 @@ TEST(LshAttention, OfNothingIsNothing) {
        {std::vector<std::int64_t>{0, 9, 2, 4}, {1, 0, 2, 4}, {1, 9, 0, 4}}) {
     EXPECT_NO_THROW(run_lsh(normal_lsh(shape, DType::kFloat32, 19)));
   }
+  LshInputs headless = separate_lsh(DType::kFloat32, 50, 50, 19);
+  headless.query = Tensor(DType::kFloat32, {2, 50, 0, 24});
+  EXPECT_NO_THROW(run_lsh(headless));
+}
+
+TEST(LshAttention, CountsItsWork) {
+  LshInputs shared = normal_lsh({1, 500, 3, 8}, DType::kFloat32, 20);
+  shared.lsh.chunk_len = 40;  // of panels that are not full
+  LshInputs windowed = separate_lsh(DType::kFloat32, 150, 211, 20);
+  windowed.lsh.local_window = std::array<std::int64_t, 2>{20, 0};
+  LshInputs whole = separate_lsh(DType::kFloat32, 211, 211, 20);
+  whole.lsh.whole_buckets = true;
+  for (const LshInputs& in : {shared, windowed, whole}) {
+    Progress progress;
+    Execution execution = on("", 2);
+    execution.progress = &progress;
+    const Output result = run_lsh(in, execution);
+    EXPECT_GT(progress.total, 0);
+    EXPECT_EQ(progress.done, progress.total);
+    run_lsh_backward(in, result, normal_derivatives(in, DType::kFloat32, 21), execution);
+    EXPECT_EQ(progress.done, progress.total);
+  }
 }
 
 }  // namespace

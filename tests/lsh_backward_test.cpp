@@ -270,6 +270,12 @@ TEST(LshBackward, OfNothingIsNothing) {
     const LshInputs in = normal_lsh(shape, DType::kFloat32, 19);
     EXPECT_NO_THROW(run_lsh_backward(in, run_lsh(in), normal_derivatives(in, DType::kFloat32, 1)));
   }
+  LshInputs headless = separate_lsh(DType::kFloat32, 50, 50, 19);
+  headless.query = Tensor(DType::kFloat32, {2, 50, 0, 24});
+  const GradientTensors found = run_lsh_backward(headless, run_lsh(headless),
+                                                 normal_derivatives(headless, DType::kFloat32, 1));
+  EXPECT_EQ(found.key.values(), std::vector<double>(std::size_t{2} * 50 * 2 * 24, 0.0));
+  EXPECT_EQ(found.value.values(), std::vector<double>(std::size_t{2} * 50 * 2 * 17, 0.0));
 }
 
 }  // namespace

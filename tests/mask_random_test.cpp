@@ -212,11 +212,6 @@ class Pairs {
     for (std::int64_t j = 0; j < shape_.seqlen_k; ++j) widen(hull, j, count(queries, {j, j + 1}));
     return hull;
   }
-  Range hull_of_queries(Range keys) const {
-    Range hull;
-    for (std::int64_t i = 0; i < shape_.seqlen_q; ++i) widen(hull, i, count({i, i + 1}, keys));
-    return hull;
-  }
 
  private:
   static void widen(Range& hull, std::int64_t n, std::int64_t visible) {
@@ -265,32 +260,51 @@ void expect_coverage(Coverage found, std::int64_t visible, std::int64_t pairs, b
   }
 }
 
-// `index` is filled when the positions are gathered: any order, repetitions allowed.
-Positions random_positions(Random& random, Range range, std::vector<std::int32_t>& index) {
-  if (range.empty() || random.chance(0.5)) return {range.begin, range.size()};
-  index.resize(range.size());
+std::vector<std::int32_t> random_index(Random& random, Range range) {
+  std::vector<std::int32_t> index(static_cast<std::size_t>(range.size()));
   for (std::int32_t& one : index) {
     one = static_cast<std::int32_t>(random.between(range.begin, range.end - 1));
   }
-  return {0, range.size(), index.data()};
+  return index;
 }
 
-void check_bits(Random& random, const BoundMask& bound, const Pairs& pairs, std::int64_t batch,
-                std::int64_t head, Range query_range, Range key_range) {
-  std::vector<std::int32_t> query_index, key_index;
-  const Positions queries = random_positions(random, query_range, query_index);
-  const Positions keys = random_positions(random, key_range, key_index);
-  std::vector<std::uint64_t> words(keys.count, 0x5555555555555555u);
-  bound.fill_bits(batch, head, queries, keys, words);
+void expect_bits(const std::vector<std::uint64_t>& words, const Pairs& pairs, Positions queries,
+                 Positions keys) {
   for (std::int64_t k = 0; k < keys.count; ++k) {
     std::uint64_t expected = 0;
     for (std::int64_t l = 0; l < queries.count; ++l) {
       if (pairs.at(queries[l], keys[k])) expected |= std::uint64_t{1} << l;
     }
-    ASSERT_EQ(words[k], expected) << "key " << keys[k] << (key_index.empty() ? "" : " gathered")
-                                  << ", queries from " << query_range.begin << " to "
-                                  << query_range.end << (query_index.empty() ? "" : " gathered");
+    ASSERT_EQ(words[static_cast<std::size_t>(k)], expected)
+        << "key " << keys[k] << (keys.index == nullptr ? "" : ", gathered");
   }
+}
+
+void check_bits(const BoundMask& bound, const Pairs& pairs, std::int64_t batch, std::int64_t head,
+                Range queries, Range keys) {
+  std::vector<std::uint64_t> words(static_cast<std::size_t>(keys.size()), 0x5555555555555555u);
+  bound.fill_bits(batch, head, queries, keys, words);
+  expect_bits(words, pairs, {queries.begin, queries.size()}, {keys.begin, keys.size()});
+}
+
+// Any order, repetitions allowed: what the interval terms leave, less what the others hide.
+void check_gathered_bits(Random& random, const BoundMask& bound, const Pairs& pairs,
+                         std::int64_t batch, std::int64_t head, Range query_range,
+                         Range key_range) {
+  const std::vector<std::int32_t> query_index = random_index(random, query_range);
+  const std::vector<std::int32_t> key_index = random_index(random, key_range);
+  const Positions queries{0, query_range.size(), query_index.data()};
+  const Positions keys{0, key_range.size(), key_index.data()};
+  std::vector<Range> keys_of_lane(query_index.size());
+  bound.keys_of_queries(batch, queries, keys_of_lane);
+  std::vector<std::uint64_t> words(key_index.size());
+  for (std::size_t k = 0; k < words.size(); ++k) {
+    for (std::size_t l = 0; l < keys_of_lane.size(); ++l) {
+      if (keys_of_lane[l].contains(key_index[k])) words[k] |= std::uint64_t{1} << l;
+    }
+  }
+  if (bound.has_other_terms()) bound.clear_hidden(batch, head, queries, keys, words);
+  expect_bits(words, pairs, queries, keys);
 }
 
 void check_tile(Random& random, const MaskCase& drawn, const BoundMask& bound, const Pairs& pairs,
@@ -304,13 +318,12 @@ void check_tile(Random& random, const MaskCase& drawn, const BoundMask& bound, c
       random_range(random, shape.seqlen_k, random.choose<std::int64_t>({1, 32, 128}));
   SCOPED_TRACE(testing::Message() << "queries " << queries.begin << ".." << queries.end << ", keys "
                                   << keys.begin << ".." << keys.end);
-  expect_hull(bound.visible_keys(batch, head, queries), pairs.hull_of_keys(queries), shape.seqlen_k,
-              drawn.intervals_only);
-  expect_hull(bound.visible_queries(batch, head, keys), pairs.hull_of_queries(keys), shape.seqlen_q,
+  expect_hull(bound.visible_keys(batch, queries), pairs.hull_of_keys(queries), shape.seqlen_k,
               drawn.intervals_only);
   expect_coverage(bound.coverage(batch, head, queries, keys), pairs.count(queries, keys),
                   queries.size() * keys.size(), drawn.intervals_only || dense_alone);
-  check_bits(random, bound, pairs, batch, head, queries, keys);
+  check_bits(bound, pairs, batch, head, queries, keys);
+  check_gathered_bits(random, bound, pairs, batch, head, queries, keys);
 }
 
 void check_positions(const MaskCase& drawn, const BoundMask& bound, const Pairs& pairs,

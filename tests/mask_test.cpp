@@ -234,15 +234,14 @@ TEST(Mask, EdgesThatTouch) {
                   "...."},
                  touching);
   const BoundMask bound(touching, {}, {1, 1, 4, 4});
-  EXPECT_EQ(bound.visible_queries(0, 0, {0, 4}).end, 2);
-  EXPECT_TRUE(bound.visible_keys(0, 0, {2, 4}).empty());
+  EXPECT_TRUE(bound.visible_keys(0, {2, 4}).empty());
   EXPECT_EQ(bound.coverage(0, 0, {2, 4}, {0, 4}), Coverage::kNone);
 }
 
 TEST(Mask, AllLanesOfAWord) {
   std::vector<std::uint64_t> words(2);
   const BoundMask bound(causal(1), {}, {1, 1, 65, 65});
-  bound.fill_bits(0, 0, {0, 64}, {1, 2}, words);
+  bound.fill_bits(0, 0, {0, 64}, {1, 3}, words);
   EXPECT_EQ(words[0], ~std::uint64_t{0});
   EXPECT_EQ(words[1], ~std::uint64_t{1});
 }
@@ -281,12 +280,9 @@ TEST(Mask, ExtremeNumbersDoNotOverflow) {
 TEST(Mask, LongSequences) {
   constexpr std::int64_t kLength = std::int64_t{1} << 40;
   const BoundMask bound(window(1000, 0), QueryOffset::end(), {1, 1, kLength, 2 * kLength});
-  const Range keys = bound.visible_keys(0, 0, {kLength - 32, kLength});
+  const Range keys = bound.visible_keys(0, {kLength - 32, kLength});
   EXPECT_EQ(keys.begin, 2 * kLength - 32 - 1000);
   EXPECT_EQ(keys.end, 2 * kLength);
-  const Range queries = bound.visible_queries(0, 0, {kLength, kLength + 64});
-  EXPECT_EQ(queries.begin, 0);
-  EXPECT_EQ(queries.end, 64 + 1000);
   EXPECT_EQ(bound.coverage(0, 0, {0, 32}, {kLength - 32, kLength + 32}), Coverage::kPartial);
   EXPECT_EQ(bound.coverage(0, 0, {0, 32}, {kLength - 128, kLength}), Coverage::kFull);
   EXPECT_EQ(bound.coverage(0, 0, {0, 32}, {kLength + 32, kLength + 96}), Coverage::kNone);
@@ -303,14 +299,10 @@ TEST(Mask, MasksThatHideNothingAreSeenThrough) {
 TEST(Mask, HullOfSeveralDocumentsIsTheirUnion) {
   const Tensor both = integers({0, 3, 6, 9});
   const BoundMask bound(documents(both) & causal(), {}, {1, 1, 10, 10});
-  const Range keys = bound.visible_keys(0, 0, {1, 5});
+  const Range keys = bound.visible_keys(0, {1, 5});
   EXPECT_EQ(keys.begin, 0);
   EXPECT_EQ(keys.end, 5);
-  const Range queries = bound.visible_queries(0, 0, {2, 8});
-  EXPECT_EQ(queries.begin, 2);
-  EXPECT_EQ(queries.end, 9);
-  EXPECT_TRUE(bound.visible_keys(0, 0, {9, 10}).empty());
-  EXPECT_TRUE(bound.visible_queries(0, 0, {9, 10}).empty());
+  EXPECT_TRUE(bound.visible_keys(0, {9, 10}).empty());
 }
 
 TEST(Mask, PositionsForAlibi) {

@@ -155,7 +155,8 @@ TEST(Merge, FollowsTheRule) {
 
 TEST(Merge, IdentityChangesNoBitAndIsNeverRead) {
   Random random(1);
-  const Part part = random_part(random, kShape, -3);
+  Part part = random_part(random, kShape, -3);
+  part.output.set(0, -0.0);
   Part identity = empty_part(kShape);
   identity.output.fill(kNan);  // lse -inf: nobody may read this
   identity.lse.fill(-kInf);
@@ -394,7 +395,44 @@ TEST_F(MergeErrors, DTypesMustBeFloating) {
 
 TEST_F(MergeErrors, AMissingLse) { EXPECT_TRUE(refused({good_.output, Tensor()}, {}, {"lse"})); }
 
-TEST_F(MergeErrors, OverlapWithAPart) { EXPECT_TRUE(refused(good_, {good_}, {"overlap"})); }
+TEST_F(MergeErrors, Overlap) {
+  Part into = empty_part({2, 5, 3, 7});
+  EXPECT_TRUE(refused(good_, {good_}, {"part 0", "overlap"}));
+  TensorView lse = into.lse;
+  lse.data = into.output.view().data;
+  EXPECT_TRUE(throws_error(
+      [&] {
+        merge({into.output, lse}, {});
+      },
+      ErrorCode::kInvalidArgument, {"output and lse", "overlap"}));
+  TensorView folded = into.output;
+  folded.strides[1] = 0;
+  EXPECT_TRUE(throws_error(
+      [&] {
+        clear({folded, into.lse});
+      },
+      ErrorCode::kInvalidArgument, {"clear: output", "overlap itself"}));
+}
+
+TEST_F(MergeErrors, NoData) {
+  Part good = empty_part({2, 5, 3, 7}), other = empty_part({2, 5, 3, 7});
+  for (const bool of_output : {true, false}) {
+    TensorView output = good.output, lse = good.lse;
+    (of_output ? output : lse).data = nullptr;
+    const std::string name = of_output ? "output" : "lse";
+    EXPECT_TRUE(throws_error(
+        [&] {
+          clear({output, lse});
+        },
+        ErrorCode::kInvalidArgument, {"clear: " + name, "null"}));
+    const ConstPartial part{output, lse};
+    EXPECT_TRUE(throws_error(
+        [&] {
+          merge({other.output, other.lse}, {&part, 1});
+        },
+        ErrorCode::kInvalidArgument, {"part 0: " + name, "null"}));
+  }
+}
 
 }  // namespace
 }  // namespace longspan::test

@@ -28,8 +28,10 @@ struct Dropout {
 };
 
 // score = scale * (query . key), then softcap * tanh(score / softcap) when softcap > 0, then +
-// bias, then - slope * |i + query_offset - j| (ALiBi), then the mask. Views with data == nullptr
-// are absent.
+// bias, then - slope * |i + query_offset - j| (ALiBi), then the mask. Views may be absent
+// (is_given). Scores must stay within 0.69 of the largest number of the type that is computed in:
+// they are kept in units of ln 2. Below, as with a bias of its lowest number, they exclude as -inf
+// does; above, they make their row NaN.
 struct AttentionOptions {
   std::optional<double> scale;  // default 1 / sqrt(head_dim); must be finite
   double softcap = 0;           // 0: off
@@ -59,7 +61,7 @@ struct AttentionOptions {
 void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value, Partial result,
                const AttentionOptions& options = {}, const Execution& execution = {});
 
-// Where gradients go; an absent one (data == nullptr) is not computed. query, key, value: the
+// Where gradients go; an absent one (is_given) is not computed. query, key, value: the
 // shapes of the inputs, the output's dtype or float32. bias: the shape of the bias, float32
 // (float64 for float64 inputs), summed over the axes that it broadcasts along. sinks: [num_heads],
 // likewise.

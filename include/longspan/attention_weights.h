@@ -9,7 +9,7 @@
 
 namespace longspan {
 
-// What is wanted; an absent one (data == nullptr) is not computed. Numbers are float32 (float64 for
+// What is wanted; an absent one (is_given) is not computed. Numbers are float32 (float64 for
 // float64 inputs). Rank 3 inputs have results without the batch, rank 2 without the heads, too.
 struct AttentionWeights {
   TensorView weights{};      // [batch, num_heads, rows, seqlen_k]

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// The one exception type that the library throws.
+// The exception type of the library. Beside it calls throw std::bad_alloc, and pass on what a
+// predicate throws.
 #pragma once
 
 #include <stdexcept>

@@ -14,8 +14,8 @@
 
 namespace longspan {
 
-// Counts work as it is done; may be read from any thread while a call runs. Units are tiles of one
-// size.
+// Counts work as it is done; may be read from any thread while a call runs. A call adds to both, in
+// units of one size (tiles, or queries of a hash round), and has done its total when it returns.
 struct Progress {
   std::atomic<std::int64_t> done{0};
   std::atomic<std::int64_t> total{0};

@@ -9,11 +9,11 @@
 // position and hash round are [batch, num_heads, num_hashes, seqlen]. Where the vectors have rank 3
 // (no batch) or 2 (no batch, one head), the others lack the same axes.
 //
-// All functions: any strides; the results must not overlap the inputs or each other; batch,
-// num_heads and seqlen may be 0, and nothing is written then. Bitwise the same for any number of
-// threads, for a batch entry alone or in any batch, and on every machine and kernel. Errors:
-// Error(kInvalidArgument), one line with what, expected, found. Functions that take an Execution
-// run on its threads and allocate what they say; outputs are unspecified after an error.
+// All functions: any strides; the results must not overlap the inputs or each other; any extent but
+// that of vectors may be 0. Bitwise the same for any number of threads and for a batch entry alone
+// or in any batch; the stages on every machine and kernel, too. Errors: Error(kInvalidArgument),
+// one line with what, expected, found. Functions that take an Execution run on its threads, stop
+// when it is asked to and allocate what they say; outputs are unspecified after an error.
 #pragma once
 
 #include <array>
@@ -56,7 +56,7 @@ enum class SelfRule : std::uint8_t {
   kAssigned,  // self_score is put in its place
 };
 
-// Views with data == nullptr are absent.
+// Views may be absent (is_given).
 struct LshOptions {
   std::int64_t num_hashes = 4;  // rounds, at least 1
   // Even factors, at least 2; their product is the number of buckets of a round and at most
@@ -117,12 +117,12 @@ LshOptions lab();
 //
 // execution.query_chunk and key_chunk have no meaning here.
 // A row that sees nothing gets output 0 and lse -inf. Bitwise the same for any number of threads,
-// and for a batch entry alone or in any batch. Workspace: that of hash_vectors(), 12 bytes a round
-// for each position and head, O(threads), and for the heads that are at work at a time (one of a
-// long sequence, several of short ones) 16 bytes a position (float64: 32) and copies of vectors,
-// values and output, where rows of a head are not side by side, the output is narrower than
-// float32, or a head's rows take 8 MiB and more (these are not copied where memory_limit is too
-// small for it).
+// and for a batch entry alone or in any batch. Workspace: that of hash_vectors(); 12 bytes a round
+// for each position and head of the keys, and of separate queries; O(threads); and for the heads
+// that are at work at a time (one of a long sequence, several of short ones) 16 bytes a position
+// (float64: 32) and copies of vectors, values and output, where rows of a head are not side by
+// side, the output is narrower than float32, or a head's rows take 8 MiB and more (these are not
+// copied where memory_limit is too small for it).
 void lsh_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                    Partial result, const LshOptions& options = {},
                    const AttentionOptions& attention = {}, const Execution& execution = {});
@@ -155,8 +155,8 @@ LshPlan plan_lsh_attention(ConstTensorView query, ConstTensorView key, ConstTens
 // and into.key must be absent; into.sinks as in attention_backward().
 // Sums are taken in float32 (float64 for float64). A row that sees nothing gives zero gradients;
 // excluded pairs contribute nothing, even where they hold NaN or inf. Bitwise the same for any
-// number of threads. Workspace: that of hash_vectors(), for each position and head 12 bytes a round
-// and 4 more (float64: 8), O(threads), and for the heads at work 8 bytes a position (float64: 16)
+// number of threads. Workspace: that of lsh_attention() before the heads at work, for each position
+// and head 4 bytes more (float64: 8), and for the heads at work 8 bytes a position (float64: 16)
 // and copies of vectors, values, doutput and gradients, as in lsh_attention().
 void lsh_attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                             ConstPartial result, ConstPartial dresult, Gradients into,
@@ -251,8 +251,8 @@ class ChunkWindow {
 // the number of keys with (bucket, position) <= (its bucket, its key position), 0 to seqlen_k.
 // query_buckets, ranks: [batch, num_heads, num_hashes, seqlen_q]; key_buckets, sorted_positions:
 // [batch, num_heads_kv, num_hashes, seqlen_k]; query_positions: [seqlen_q] or [batch, seqlen_q],
-// any whole numbers; absent: 0, 1, 2, ... All int32 or int64. O(log seqlen_k) a query; allocates
-// nothing.
+// any whole numbers; absent: 0, 1, 2, ... All int32 or int64. O(log seqlen_k) a query, O(seqlen_k)
+// a row; allocates nothing.
 void rank_queries(ConstTensorView query_buckets, ConstTensorView key_buckets,
                   ConstTensorView sorted_positions, ConstTensorView query_positions,
                   TensorView ranks, const Execution& execution = {});

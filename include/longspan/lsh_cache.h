@@ -2,7 +2,7 @@
 // Part of longspan. See LICENSE.
 //
 // Keys and values of the tokens so far, hashed: decoding by LSH attention, at a cost that hardly
-// hangs on how many tokens there are.
+// depends on how many tokens there are.
 #pragma once
 
 #include <cstdint>

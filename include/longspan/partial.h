@@ -32,8 +32,8 @@ struct ConstPartial {
   ConstTensorView lse;
   ConstPartial() = default;
   ConstPartial(ConstTensorView o, ConstTensorView l) : output(o), lse(l) {}
-  ConstPartial(const Partial& p)
-      : output(p.output), lse(p.lse) {}  // NOLINT(google-explicit-constructor)
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  ConstPartial(const Partial& p) : output(p.output), lse(p.lse) {}
 };
 
 // Writes the identity of the merge: output 0, lse -inf.

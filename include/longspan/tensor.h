@@ -31,7 +31,7 @@ inline constexpr int kMaxRank = 4;
 using Extents = std::array<std::int64_t, kMaxRank>;  // entries at and past the rank are not read
 
 // Strides count elements, may be 0 (broadcast) or negative, and need not be ordered.
-// A view with data == nullptr and rank 0 is "absent" (for optional arguments).
+// A view with data == nullptr and rank 0 is absent (for optional arguments): is_given() is false.
 struct ConstTensorView {
   const void* data = nullptr;
   DType dtype = DType::kFloat32;
@@ -47,15 +47,15 @@ struct TensorView {
   Extents shape{};
   Extents strides{};
 
-  operator ConstTensorView() const {
-    return {data, dtype, rank, shape, strides};
-  }  // NOLINT(google-explicit-constructor)
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  operator ConstTensorView() const { return {data, dtype, rank, shape, strides}; }
 };
 
 // True for a view that was given (an empty tensor is given, too: it has a rank).
 bool is_given(const ConstTensorView& view) noexcept;
 
-// Elements of the view; throws Error when a dimension is negative or the product passes 2^62.
+// Elements of the view; throws Error when a dimension is negative or the product, of those that are
+// not 0, passes 2^60.
 std::int64_t element_count(const ConstTensorView& view);
 
 // "[2, 4096, 8, 64]"

@@ -30,7 +30,10 @@ class Buffer {
   explicit Buffer(std::size_t bytes) : bytes_(bytes) {
     if (bytes == 0) return;
     const std::size_t alignment = bytes < kLarge ? kAlignment : kHugePage;
-    data_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, round_up(bytes, alignment))));
+    if (bytes <= PTRDIFF_MAX) {
+      data_.reset(
+          static_cast<std::byte*>(std::aligned_alloc(alignment, round_up(bytes, alignment))));
+    }
     if (data_ == nullptr) {
       fail(ErrorCode::kOutOfMemory,
            "workspace: an allocation of " + std::to_string(bytes) + " bytes failed");

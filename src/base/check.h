@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Validation at the public entries: one line of words with both values.
+// How calls fail: one line of words, for bad input with both values.
 #pragma once
 
+#include <stop_token>
 #include <string>
 
 #include "longspan/error.h"
@@ -19,6 +20,13 @@ inline void require(bool ok, Message&& message, ErrorCode code = ErrorCode::kInv
 [[noreturn]] inline void fail(ErrorCode code, const std::string& message,
                               const std::string& hint = {}) {
   throw Error(code, message, hint);
+}
+
+// Polled between pieces of work.
+inline void check_stop(const std::stop_token& stop, const char* function) {
+  if (stop.stop_requested()) {
+    fail(ErrorCode::kCancelled, std::string(function) + ": stopped on request");
+  }
 }
 
 }  // namespace longspan::base

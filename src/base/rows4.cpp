@@ -16,21 +16,19 @@ RowSource Rows4::source(std::int64_t batch, std::int64_t head) const noexcept {
           dtype, strides[1], strides[3]};
 }
 
-Rows4 check_rows(const char* function, const char* name, const char* dim,
+Rows4 check_rows(const std::string& where, const char* name, const char* dim,
                  const ConstTensorView& view) {
-  const auto where = [&] { return std::string(function) + ": "; };
   require(is_floating(view.dtype), [&] {
-    return where() + name + " must be float32, float64, float16 or bfloat16; found " +
+    return where + name + " must be float32, float64, float16 or bfloat16; found " +
            name_of(view.dtype);
   });
   require(view.rank >= 2 && view.rank <= 4, [&] {
-    return where() + name + " must have rank 2, 3 or 4; found rank " + std::to_string(view.rank) +
+    return where + name + " must have rank 2, 3 or 4; found rank " + std::to_string(view.rank) +
            ", " + shape_string(view);
   });
   const std::int64_t count = element_count(view);
-  require(count == 0 || view.data != nullptr, [&] {
-    return where() + name + " " + shape_string(view) + " has no data (null pointer)";
-  });
+  require(count == 0 || view.data != nullptr,
+          [&] { return where + name + " " + shape_string(view) + " has no data (null pointer)"; });
   Rows4 rows;
   rows.data = view.data;
   rows.extent = extent_of(view);
@@ -42,7 +40,7 @@ Rows4 check_rows(const char* function, const char* name, const char* dim,
   rows.strides = {rank == 4 ? view.strides[0] : 0, view.strides[s],
                   rank >= 3 ? view.strides[s + 1] : 0, view.strides[rank - 1]};
   require(rows.shape[3] > 0, [&] {
-    return where() + dim + " must be at least 1; found " + name + " " + shape_string(view);
+    return where + dim + " must be at least 1; found " + name + " " + shape_string(view);
   });
   return rows;
 }

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 
 #include "base/extent.h"
 #include "base/rows.h"
@@ -24,8 +25,8 @@ struct Rows4 {
 };
 
 // Rank 4, 3 (no batch) or 2 (no batch, one head), floating, with data, the last axis (`dim`) at
-// least 1. Errors begin with `function`.
-Rows4 check_rows(const char* function, const char* name, const char* dim,
+// least 1. Errors begin with `where`, as in "attention: ".
+Rows4 check_rows(const std::string& where, const char* name, const char* dim,
                  const ConstTensorView& view);
 
 }  // namespace longspan::base

@@ -58,7 +58,7 @@ bool is_given(const ConstTensorView& view) noexcept {
 }
 
 std::int64_t element_count(const ConstTensorView& view) {
-  constexpr std::int64_t kMost = std::int64_t{1} << 62;
+  constexpr std::int64_t kMost = (std::int64_t{1} << 60) - 1;  // bytes are numbers of 63 bits, too
   std::int64_t count = 1;
   bool empty = false;
   for (int axis = 0; axis < view.rank; ++axis) {
@@ -68,16 +68,15 @@ std::int64_t element_count(const ConstTensorView& view) {
     });
     empty = empty || extent == 0;
   }
-  if (empty) return 0;
   for (int axis = 0; axis < view.rank; ++axis) {
-    const std::int64_t extent = view.shape[axis];
+    const std::int64_t extent = std::max<std::int64_t>(view.shape[axis], 1);
     base::require(count <= kMost / extent, [&] {
-      return "tensor: the number of elements must stay below 2^62; found shape " +
+      return "tensor: the number of elements must stay below 2^60; found shape " +
              shape_string(view);
     });
     count *= extent;
   }
-  return count;
+  return empty ? 0 : count;
 }
 
 std::string shape_string(const ConstTensorView& view) {

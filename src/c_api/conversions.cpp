@@ -11,6 +11,35 @@
 namespace longspan::c_api {
 namespace {
 
+// Enumerators are passed on by their numbers.
+template <class C, class Cpp>
+constexpr bool same(C c, Cpp cpp) {
+  return static_cast<int>(c) == static_cast<int>(cpp);
+}
+static_assert(same(LONGSPAN_FLOAT32, DType::kFloat32) && same(LONGSPAN_FLOAT64, DType::kFloat64) &&
+              same(LONGSPAN_FLOAT16, DType::kFloat16) &&
+              same(LONGSPAN_BFLOAT16, DType::kBFloat16) && same(LONGSPAN_INT32, DType::kInt32) &&
+              same(LONGSPAN_INT64, DType::kInt64) && same(LONGSPAN_BOOL, DType::kBool));
+static_assert(same(LONGSPAN_OFFSET_UNSET, QueryOffset::Kind::kUnset) &&
+              same(LONGSPAN_OFFSET_NUMBER, QueryOffset::Kind::kNumber) &&
+              same(LONGSPAN_OFFSET_END, QueryOffset::Kind::kEnd) &&
+              same(LONGSPAN_OFFSET_PER_BATCH, QueryOffset::Kind::kPerBatch));
+static_assert(same(LONGSPAN_CAUSAL, MaskKind::kCausal) &&
+              same(LONGSPAN_WINDOW, MaskKind::kWindow) &&
+              same(LONGSPAN_KEY_LENGTHS, MaskKind::kKeyLengths) &&
+              same(LONGSPAN_DOCUMENTS, MaskKind::kDocuments) &&
+              same(LONGSPAN_PREFIX, MaskKind::kPrefix) &&
+              same(LONGSPAN_KEY_RANGE, MaskKind::kKeyRange) &&
+              same(LONGSPAN_DENSE, MaskKind::kDense) &&
+              same(LONGSPAN_PREDICATE, MaskKind::kPredicate));
+static_assert(same(LONGSPAN_DEDUP_EXACT, Dedup::kExact) &&
+              same(LONGSPAN_DEDUP_LOG_COUNT, Dedup::kLogCount) &&
+              same(LONGSPAN_DEDUP_NONE, Dedup::kNone) && same(LONGSPAN_WRAP_NONE, Wrap::kNone) &&
+              same(LONGSPAN_WRAP_ROUND, Wrap::kRound) && same(LONGSPAN_WRAP_ALL, Wrap::kAll) &&
+              same(LONGSPAN_NORM_RMS, KeyNorm::kRms) && same(LONGSPAN_NORM_L2, KeyNorm::kL2) &&
+              same(LONGSPAN_SELF_ADDED, SelfRule::kAdded) &&
+              same(LONGSPAN_SELF_ASSIGNED, SelfRule::kAssigned));
+
 struct LastError {
   std::string message;
   std::string hint;
@@ -28,11 +57,7 @@ template <class Struct>
 Struct read(const Struct* given, const char* name, Struct defaults) {
   if (given == nullptr) return defaults;
   const std::size_t size = given->struct_size;
-  if (size < sizeof(std::size_t) || size > 16 * sizeof(Struct)) {
-    refuse(std::string(name) + ": struct_size must be sizeof(" + name +
-           ") = " + std::to_string(sizeof(Struct)) + " or that of another version; found " +
-           std::to_string(size));
-  }
+  check_size(size, sizeof(Struct), name);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (std::size_t at = sizeof(Struct); at < size; ++at) {
     if (bytes[at] != 0) {

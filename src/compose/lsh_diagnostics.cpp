@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/fit_memory.h"
 #include "base/parallel_for.h"
 #include "base/philox.h"
 #include "compose/estimate.h"
@@ -31,7 +32,7 @@ void for_rows(const DiagnosedCall& call, const Body& body) {
   for (std::int64_t b = 0; b < call.checked.batch; ++b) {
     for (std::int64_t h = 0; h < call.checked.num_heads; ++h) {
       for (std::int64_t query = 0; query < call.checked.seqlen_q; ++query) {
-        if (!call.keys_of(b, h, query).empty()) body(SampledRow{b, h, query});
+        if (!call.keys_of(b, query).empty()) body(SampledRow{b, h, query});
       }
     }
   }
@@ -108,7 +109,8 @@ engine::CheckedCall check_call(const ConstTensorView& query, const ConstTensorVi
                                const ConstTensorView& value, const LshOptions& options,
                                const AttentionOptions& attention, const Execution& execution) {
   plan_lsh_attention(query, key, value, options, attention, execution);
-  return engine::check_call(query, is_given(key) ? key : query, value, attention, execution);
+  return engine::check_call(kFunction, query, is_given(key) ? key : query, value, attention,
+                            execution);
 }
 
 class Diagnosis {
@@ -129,15 +131,9 @@ class Diagnosis {
     });
     const std::int64_t all_rows = checked_.batch * checked_.num_heads * checked_.seqlen_q;
     threads_ = base::resolve_threads(execution.threads, std::min(rows, all_rows));
-    const std::size_t limit = execution.memory_limit;
-    while (limit > 0 && threads_ > 1 && workspace_bytes() > limit) --threads_;
-    base::require(
-        limit == 0 || workspace_bytes() <= limit,
-        [&] {
-          return std::string(kFunction) + ": no plan fits memory_limit; the least workspace is " +
-                 std::to_string(workspace_bytes()) + " bytes, the limit " + std::to_string(limit);
-        },
-        ErrorCode::kOutOfMemory);
+    base::fit_memory(
+        kFunction, execution.memory_limit, [&] { return workspace_bytes(); },
+        [&] { return base::give_up_thread(threads_); });
   }
 
   std::size_t workspace_bytes() {
@@ -149,7 +145,7 @@ class Diagnosis {
   }
 
   LshDiagnostics run(const ConstTensorView& output) {
-    engine::ResultChecker checker(kFunction, checked_);
+    engine::ResultChecker checker(checked_);
     call_.output = checker.output_input("output", output);
     const base::Buffer workspace(workspace_bytes() - sorting_bytes());
     base::Carver carver(workspace.data());
@@ -157,15 +153,13 @@ class Diagnosis {
     std::vector<RowAgainstExact> workers;
     workers.reserve(static_cast<std::size_t>(threads_));
     for (int w = 0; w < threads_; ++w) workers.emplace_back(call_, carver);
-    sort();
+    call_.rounds.sort(query_, key_, attention_.mask, call_.mask, execution_, threads_);
     const Sample sample = draw_rows(call_, rows_);
     const auto count = static_cast<std::int64_t>(sample.rows.size());
     if (execution_.progress != nullptr) execution_.progress->total += count;
     std::vector<RowCounts> counts(sample.rows.size());
     base::parallel_for(count, threads_, [&](std::int64_t n, int w) {
-      if (execution_.stop.stop_requested()) {
-        base::fail(ErrorCode::kCancelled, std::string(kFunction) + ": stopped on request");
-      }
+      base::check_stop(execution_.stop, kFunction);
       const SampledRow& row = sample.rows[static_cast<std::size_t>(n)];
       counts[static_cast<std::size_t>(n)] =
           workers[static_cast<std::size_t>(w)].count(row.b, row.h, row.query);
@@ -177,26 +171,11 @@ class Diagnosis {
 
  private:
   std::size_t sorting_bytes() const {
-    return call_.rounds.sorting_bytes(threads_, checked_.head_dim, factors_.columns,
-                                      size_of(checked_.query.dtype));
+    return call_.rounds.sorting_bytes(checked_.query.dtype, checked_.head_dim, factors_, execution_,
+                                      threads_);
   }
 
-  void carve(base::Carver& carver) {
-    call_.rounds.carve(carver);
-    if (!call_.shared) places_ = carver.take<std::int64_t>(checked_.batch * checked_.seqlen_q);
-  }
-
-  void sort() {
-    const std::int64_t rows = call_.shared ? 0 : checked_.batch * checked_.seqlen_q;
-    for (std::int64_t row = 0; row < rows; ++row) {
-      places_[row] = call_.mask.query_place(row / checked_.seqlen_q, row % checked_.seqlen_q);
-    }
-    Execution sorting = execution_;
-    sorting.threads = threads_;
-    sorting.memory_limit = 0;  // kept by the plan
-    call_.rounds.sort(query_, key_, attention_.mask, {places_, static_cast<std::size_t>(rows)},
-                      sorting);
-  }
+  void carve(base::Carver& carver) { call_.rounds.carve(carver); }
 
   LshDiagnostics add_up(const std::vector<RowCounts>& rows, double share) const {
     constexpr double kInf = std::numeric_limits<double>::infinity();
@@ -233,7 +212,6 @@ class Diagnosis {
   const lsh::BucketFactors factors_;
   DiagnosedCall call_;
   int threads_ = 1;
-  std::int64_t* places_ = nullptr;  // [batch][seqlen_q]: the key that a query is level with
 };
 
 }  // namespace

@@ -60,10 +60,9 @@ DiagnosedCall::DiagnosedCall(const engine::CheckedCall& call, bool is_shared,
   }
 }
 
-mask::Range DiagnosedCall::keys_of(std::int64_t b, std::int64_t h,
-                                   std::int64_t query) const noexcept {
-  const mask::Range seen = mask.visible_keys(b, h, {query, query + 1});
-  if (!own || !own->visible_keys(b, h, {query, query + 1}).contains(query)) return seen;
+mask::Range DiagnosedCall::keys_of(std::int64_t b, std::int64_t query) const noexcept {
+  const mask::Range seen = mask.visible_keys(b, {query, query + 1});
+  if (!own || !own->visible_keys(b, {query, query + 1}).contains(query)) return seen;
   if (seen.empty()) return {query, query + 1};
   return {std::min(seen.begin, query), std::max(seen.end, query + 1)};
 }
@@ -92,7 +91,7 @@ RowCounts RowAgainstExact::count(std::int64_t b, std::int64_t h, std::int64_t qu
   b_ = b;
   h_ = h;
   query_ = query;
-  keys_ = call_.keys_of(b, h, query);
+  keys_ = call_.keys_of(b, query);
   RowCounts counts;
   find_visible();
   for_visible([&](std::int64_t) { counts.sees = true; });
@@ -106,7 +105,7 @@ RowCounts RowAgainstExact::count(std::int64_t b, std::int64_t h, std::int64_t qu
 void RowAgainstExact::find_visible() {
   const auto fill = [&](const mask::BoundMask& mask, mask::Range keys, std::uint64_t* bits) {
     if (keys.empty()) return;
-    mask.fill_bits(b_, h_, {query_, 1}, {keys.begin, keys.size()},
+    mask.fill_bits(b_, h_, {query_, query_ + 1}, keys,
                    {bits + keys.begin, static_cast<std::size_t>(keys.size())});
   };
   fill(call_.mask, keys_, memory_.visible);

@@ -23,7 +23,7 @@ struct DiagnosedCall {
                 const AttentionOptions& attention);
 
   // A range that holds every key that the row sees.
-  mask::Range keys_of(std::int64_t b, std::int64_t h, std::int64_t query) const noexcept;
+  mask::Range keys_of(std::int64_t b, std::int64_t query) const noexcept;
 
   const engine::CheckedCall& checked;
   bool shared;

@@ -42,6 +42,7 @@ struct DropoutRule {
 
 template <class T>
 struct AttentionCall {
+  const char* function = "";  // that was called; named in errors
   const kernel::KernelTable<T>* kernel = nullptr;
   const mask::BoundMask* mask = nullptr;
   std::int64_t head_dim = 0;

@@ -5,9 +5,8 @@
 #include "engine/backward_plan.h"
 
 #include <algorithm>
-#include <string>
 
-#include "base/check.h"
+#include "base/fit_memory.h"
 #include "base/parallel_for.h"
 #include "engine/backward_worker.h"
 #include "engine/cache_size.h"
@@ -23,8 +22,9 @@ void choose_panels(BackwardCall<T>& call, const Execution& execution) {
   constexpr std::int64_t kLeastPanels = 4;
   constexpr std::int64_t kMostPanels = 16;
   const kernel::OperandFormat& format = call.kernel->format;
+  const std::int64_t query_chunk = clamp_query_chunk(execution.query_chunk, call.seqlen_q);
   call.rows_per_panel =
-      choose_panel_rows(*call.kernel, call.seqlen_q, execution.query_chunk, format.depth_multiple);
+      choose_panel_rows(*call.kernel, call.seqlen_q, query_chunk, format.depth_multiple);
   // Queries and doutput twice each and dquery, beside keys, values and their gradients.
   const auto size = static_cast<std::int64_t>(sizeof(T));
   const std::int64_t dims = call.head_dim + call.head_dim_v;
@@ -34,8 +34,8 @@ void choose_panels(BackwardCall<T>& call, const Execution& execution) {
   const std::int64_t keys =
       call.ranges.length * ((dims + twice) * format.value_bytes() + dims * size);
   const std::int64_t budget = second_level_cache() * 2 / 3 - keys;
-  const std::int64_t wanted = execution.query_chunk > 0
-                                  ? ceil_div(execution.query_chunk, call.rows_per_panel)
+  const std::int64_t wanted = query_chunk > 0
+                                  ? ceil_div(query_chunk, call.rows_per_panel)
                                   : std::clamp(budget / panel, kLeastPanels, kMostPanels);
   call.panels_per_block =
       std::min(wanted, std::max<std::int64_t>(ceil_div(call.seqlen_q, call.rows_per_panel), 1));
@@ -44,6 +44,7 @@ void choose_panels(BackwardCall<T>& call, const Execution& execution) {
 template <class T>
 std::vector<std::vector<BackwardPlan::Pair>> bundle(const BackwardCall<T>& call,
                                                     const BackwardShape& shape) {
+  if (call.ranges.count() == 0) return {};  // without keys, however many heads there may be
   const bool shares_batch = call.bias_gradient != nullptr && call.bias_gradient->shares_batch();
   const bool shares_heads = call.bias_gradient != nullptr && call.bias_gradient->shares_heads();
   const std::int64_t by_batch = shares_batch ? 1 : shape.batch;
@@ -74,21 +75,19 @@ BackwardPlan plan_backward(BackwardCall<T>& call, const BackwardShape& shape, bo
       sizeof(T) * static_cast<std::size_t>(shape.batch * shape.num_heads * call.seqlen_q *
                                            (1 + (copies_dquery ? call.head_dim : 0)));
   if (call.bias_gradient != nullptr) plan.shared_bytes += call.bias_gradient->bytes();
-  while (execution.memory_limit > 0 && plan.workspace_bytes() > execution.memory_limit) {
+  const auto give_up = [&] {
     if (call.panels_per_block > 4) {
       call.panels_per_block /= 2;
-    } else if (plan.threads > 1) {
-      --plan.threads;
-    } else if (call.panels_per_block > 1) {
+    } else if (!base::give_up_thread(plan.threads)) {
+      if (call.panels_per_block == 1) return false;
       call.panels_per_block = 1;
-    } else {
-      base::fail(ErrorCode::kOutOfMemory,
-                 "attention_backward: no plan fits memory_limit; the least workspace is " +
-                     std::to_string(plan.workspace_bytes()) + " bytes, the limit " +
-                     std::to_string(execution.memory_limit));
     }
     plan.worker_bytes = BackwardWorker<T>::workspace_bytes(call);
-  }
+    return true;
+  };
+  base::fit_memory(
+      "attention_backward", execution.memory_limit, [&] { return plan.workspace_bytes(); },
+      give_up);
   return plan;
 }
 

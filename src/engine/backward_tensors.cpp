@@ -10,17 +10,17 @@
 
 namespace longspan::engine {
 
-BackwardTensors check_backward(const char* function, const CheckedCall& checked,
-                               const ConstPartial& result, const ConstPartial& dresult,
-                               const Gradients& into, const AttentionOptions& options) {
-  const auto say = [&](const char* words) { return std::string(function) + ": " + words; };
+BackwardTensors check_backward(const CheckedCall& checked, const ConstPartial& result,
+                               const ConstPartial& dresult, const Gradients& into,
+                               const AttentionOptions& options) {
+  const auto say = [&](const char* words) { return std::string(checked.function) + ": " + words; };
   base::require(is_given(result.lse) || element_count(result.lse) == 0,
                 [&] { return say("result.lse must be given: weights are computed from it"); });
   base::require(result.output.dtype == dresult.output.dtype, [&] {
     return say("doutput must be ") + name_of(result.output.dtype) + " as the output; found " +
            name_of(dresult.output.dtype);
   });
-  ResultChecker checker(function, checked);
+  ResultChecker checker(checked);
   BackwardTensors t;
   t.output = checker.output_input("output", result.output);
   t.lse = checker.lse_input("lse", result.lse);

@@ -22,10 +22,10 @@ struct BackwardTensors {  // absent ones have data == nullptr
   TensorView dsinks;
 };
 
-// Throws as check_call() does; errors begin with `function`.
-BackwardTensors check_backward(const char* function, const CheckedCall& checked,
-                               const ConstPartial& result, const ConstPartial& dresult,
-                               const Gradients& into, const AttentionOptions& options);
+// Throws as check_call() does.
+BackwardTensors check_backward(const CheckedCall& checked, const ConstPartial& result,
+                               const ConstPartial& dresult, const Gradients& into,
+                               const AttentionOptions& options);
 
 // For plans, which ask which there are, of what type and how they lie, no more: those of query, key
 // (where wanted) and value, in the query's dtype, rows of all heads together.

@@ -178,7 +178,6 @@ bool BackwardTile<T>::run(const Queries& queries, const Keys& keys,
   b.key = keys.key;
   b.value = keys.value;
   b.key_components = keys.key_components;
-  b.width = queries.width;
   b.keys = keys.count;
   b.head_dim = call_.head_dim;
   b.head_dim_v = call_.head_dim_v;

@@ -57,7 +57,7 @@ void BackwardWorker<T>::run(const BackwardTask<T>& task) {
   for (const BackwardHead<T>& head : task.heads) {
     for (std::int64_t n = 0; n < call_.query_blocks(); ++n) {
       const mask::Range queries = call_.query_block(n);
-      const mask::Range hull = call_.mask->visible_keys(task.batch, head.head, queries);
+      const mask::Range hull = call_.mask->visible_keys(task.batch, queries);
       if (mask::intersect(hull, task.keys).empty()) continue;
       choose_panels(task, head, queries);
       // Ranges add to the gradients of these queries in ascending order.
@@ -78,7 +78,7 @@ void BackwardWorker<T>::choose_panels(const BackwardTask<T>& task, const Backwar
   for (std::int64_t first = queries.begin; first < queries.end; first += call_.rows_per_panel) {
     Panel& panel = panels_[static_cast<std::size_t>(used_panels_)];
     panel.queries = {head.head, first, std::min(call_.rows_per_panel, queries.end - first)};
-    const mask::Range hull = call_.mask->visible_keys(task.batch, head.head, panel.queries.range());
+    const mask::Range hull = call_.mask->visible_keys(task.batch, panel.queries.range());
     if (mask::intersect(hull, task.keys).empty()) continue;
     panel.keys = hull;
     ++used_panels_;
@@ -104,9 +104,7 @@ template <class T>
 void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHead<T>& head,
                                    std::int64_t place, std::int64_t turn) {
   for (std::int64_t k = 0; k < used_blocks_; ++k) {
-    if (call_.stop.stop_requested()) {
-      base::fail(ErrorCode::kCancelled, "attention: stopped on request");
-    }
+    base::check_stop(call_.stop, call_.function);
     const bool adds = k + 1 == used_blocks_ && (call_.wanted.query || call_.sums_bias_by_query());
     Block& block = blocks_[static_cast<std::size_t>(k)];
     std::int64_t met = 0;

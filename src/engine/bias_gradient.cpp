@@ -18,9 +18,6 @@ BiasGradient<T>::BiasGradient(T* into, const BiasAxes& axes,
           : has_keys              ? Kind::kKeys
           : has_sinks             ? Kind::kQueries
                                   : Kind::kKnown;
-  if (kind_ == Kind::kFull) return;
-  const std::int64_t along = kind_ == Kind::kKeys ? full[3] : full[2];
-  sums_.assign(static_cast<std::size_t>(full[0] * full[1] * along), T{0});
 }
 
 template <class T>
@@ -52,8 +49,10 @@ void BiasGradient<T>::add_tile(const kernel::KernelTable<T>& kernel, std::int64_
 }
 
 template <class T>
-void BiasGradient<T>::clear() noexcept {
-  if (kind_ != Kind::kFull) return;  // the sums are 0, and finish() writes every element
+void BiasGradient<T>::begin() {
+  sums_.assign(static_cast<std::size_t>(sums()), T{0});
+  totals_.resize(static_cast<std::size_t>(places()));
+  if (kind_ != Kind::kFull) return;  // finish() writes every element
   for (std::int64_t b = 0; b < axes_.shape[0]; ++b) {
     for (std::int64_t h = 0; h < axes_.shape[1]; ++h) {
       for (std::int64_t q = 0; q < axes_.shape[2]; ++q) {
@@ -68,25 +67,22 @@ void BiasGradient<T>::clear() noexcept {
 template <class T>
 void BiasGradient<T>::finish() noexcept {
   if (kind_ == Kind::kFull) return;
-  const int axis = kind_ == Kind::kKeys ? 3 : 2;
-  const std::int64_t along = full_[static_cast<std::size_t>(axis)];
-  const std::int64_t places = axes_.shape[static_cast<std::size_t>(axis)];
-  const std::int64_t stride = axes_.strides[static_cast<std::size_t>(axis)];
-  std::vector<double> totals(static_cast<std::size_t>(places));
+  const std::int64_t along = full_[axis()];
+  const std::int64_t stride = axes_.strides[axis()];
   for (std::int64_t b = 0; b < axes_.shape[0]; ++b) {
     for (std::int64_t h = 0; h < axes_.shape[1]; ++h) {
-      std::fill(totals.begin(), totals.end(), 0.0);
+      std::fill(totals_.begin(), totals_.end(), 0.0);
       for (std::int64_t i = b; i < full_[0]; i += axes_.shape[0]) {
         for (std::int64_t j = h; j < full_[1]; j += axes_.shape[1]) {
           const T* sums = sums_.data() + (i * full_[1] + j) * along;
           for (std::int64_t n = 0; n < along; ++n) {
-            totals[static_cast<std::size_t>(n % places)] += static_cast<double>(sums[n]);
+            totals_[static_cast<std::size_t>(n % places())] += static_cast<double>(sums[n]);
           }
         }
       }
-      for (std::int64_t n = 0; n < places; ++n) {
+      for (std::int64_t n = 0; n < places(); ++n) {
         into_[b * axes_.strides[0] + h * axes_.strides[1] + n * stride] =
-            static_cast<T>(totals[static_cast<std::size_t>(n)]);
+            static_cast<T>(totals_[static_cast<std::size_t>(n)]);
       }
     }
   }

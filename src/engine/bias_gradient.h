@@ -29,8 +29,7 @@ struct BiasAxes {  // of the gradient tensor; axes that it lacks have extent 1
 template <class T>
 class BiasGradient {
  public:
-  // `full`: [batch, num_heads, seqlen_q, seqlen_k] of the call. Allocates one number for each
-  // (batch, head, key) or (batch, head, query) where that is how it is summed.
+  // `full`: [batch, num_heads, seqlen_q, seqlen_k] of the call.
   BiasGradient(T* into, const BiasAxes& axes, const std::array<std::int64_t, 4>& full,
                bool has_sinks);
 
@@ -54,12 +53,23 @@ class BiasGradient {
     *query_sum(batch, head, query) = sum;
   }
 
-  std::size_t bytes() const noexcept { return sums_.size() * sizeof(T); }
-  void clear() noexcept;   // before the first tile
+  // What begin() allocates: one number for each (batch, head, key) or (batch, head, query) where
+  // that is how it is summed.
+  std::size_t bytes() const noexcept {
+    return static_cast<std::size_t>(sums()) * sizeof(T) +
+           static_cast<std::size_t>(places()) * sizeof(double);
+  }
+  void begin();            // before the first tile
   void finish() noexcept;  // after the last
 
  private:
   enum class Kind { kFull, kKeys, kQueries, kKnown };
+
+  std::size_t axis() const noexcept { return kind_ == Kind::kKeys ? 3 : 2; }  // of the sums
+  std::int64_t sums() const noexcept {
+    return kind_ == Kind::kFull ? 0 : full_[0] * full_[1] * full_[axis()];
+  }
+  std::int64_t places() const noexcept { return kind_ == Kind::kFull ? 0 : axes_.shape[axis()]; }
 
   T* query_sum(std::int64_t batch, std::int64_t head, std::int64_t query) noexcept {
     return sums_.data() + (batch * full_[1] + head) * full_[2] + query;
@@ -69,7 +79,8 @@ class BiasGradient {
   BiasAxes axes_;
   std::array<std::int64_t, 4> full_;
   Kind kind_;
-  std::vector<T> sums_;  // [batch][head][key], or [batch][head][query]
+  std::vector<T> sums_;         // [batch][head][key], or [batch][head][query]
+  std::vector<double> totals_;  // of one (batch, head) of the gradient
 };
 
 }  // namespace longspan::engine

@@ -14,7 +14,7 @@
 namespace longspan::engine {
 
 inline mask::CallShape shape_of(const CheckedCall& checked) noexcept {
-  return {checked.batch, checked.num_heads, checked.seqlen_q, checked.seqlen_k};
+  return {checked.batch, checked.num_heads, checked.seqlen_q, checked.seqlen_k, checked.function};
 }
 
 inline mask::BoundMask bind_mask(const CheckedCall& checked, const AttentionOptions& options) {
@@ -26,6 +26,7 @@ template <class T>
 void describe_call(const CheckedCall& checked, const AttentionOptions& options,
                    const Execution& execution, const kernel::KernelTable<T>& kernel,
                    const mask::BoundMask& mask, AttentionCall<T>& call) {
+  call.function = checked.function;
   call.kernel = &kernel;
   call.mask = &mask;
   call.head_dim = checked.head_dim;

@@ -27,83 +27,82 @@ std::string number(double x) {
   return {text, std::to_chars(text, text + sizeof(text), x).ptr};
 }
 
-Rows4 check_rows(const char* name, const char* dim, const ConstTensorView& view,
-                 const ConstTensorView& query) {
-  const Rows4 rows = base::check_rows("attention", name, dim, view);
+Rows4 check_rows(const std::string& where, const char* name, const char* dim,
+                 const ConstTensorView& view, const ConstTensorView& query) {
+  const Rows4 rows = base::check_rows(where, name, dim, view);
   require(view.rank == query.rank, [&] {
-    return "attention: query, key and value must have one rank; query has " +
+    return where + "query, key and value must have one rank; query has " +
            std::to_string(query.rank) + ", " + name + " has " + std::to_string(view.rank);
   });
   require(view.dtype == query.dtype, [&] {
-    return std::string("attention: query, key and value must share one dtype; query has ") +
-           name_of(query.dtype) + ", " + name + " has " + name_of(view.dtype);
+    return where + "query, key and value must share one dtype; query has " + name_of(query.dtype) +
+           ", " + name + " has " + name_of(view.dtype);
   });
   return rows;
 }
 
-void check_agreement(const ConstTensorView& query, const ConstTensorView& key,
-                     const ConstTensorView& value, const CheckedCall& call) {
+void check_agreement(const std::string& where, const ConstTensorView& query,
+                     const ConstTensorView& key, const ConstTensorView& value,
+                     const CheckedCall& call) {
   const Rows4& k = call.key;
   const Rows4& v = call.value;
   require(k.shape[0] == call.batch && v.shape[0] == call.batch, [&] {
-    return "attention: query, key and value must have the same batch; found " +
+    return where + "query, key and value must have the same batch; found " +
            quoted("query", query) + ", " + quoted("key", key) + ", " + quoted("value", value);
   });
   require(k.shape[1] == v.shape[1], [&] {
-    return "attention: key and value must have the same seqlen; key has " +
+    return where + "key and value must have the same seqlen; key has " +
            std::to_string(k.shape[1]) + ", value has " + std::to_string(v.shape[1]);
   });
   require(k.shape[2] == v.shape[2], [&] {
-    return "attention: key and value must have the same number of heads; key has " +
+    return where + "key and value must have the same number of heads; key has " +
            std::to_string(k.shape[2]) + ", value has " + std::to_string(v.shape[2]);
   });
   require(call.query.shape[3] == k.shape[3], [&] {
-    return "attention: query and key must have the same head_dim; query has " +
+    return where + "query and key must have the same head_dim; query has " +
            std::to_string(call.query.shape[3]) + ", key has " + std::to_string(k.shape[3]);
   });
   const bool divides =
       call.num_heads_kv == 0 ? call.num_heads == 0 : call.num_heads % call.num_heads_kv == 0;
   require(divides, [&] {
-    return "attention: num_heads must be a multiple of num_heads_kv; query has " +
+    return where + "num_heads must be a multiple of num_heads_kv; query has " +
            std::to_string(call.num_heads) + " heads, key has " + std::to_string(call.num_heads_kv);
   });
 }
 
-double check_scale(const AttentionOptions& options, std::int64_t head_dim) {
+double check_scale(const std::string& where, const AttentionOptions& options,
+                   std::int64_t head_dim) {
   const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(head_dim)));
   require(std::isfinite(scale),
-          [&] { return "attention: scale must be finite; found " + number(scale); });
+          [&] { return where + "scale must be finite; found " + number(scale); });
   require(std::isfinite(options.softcap) && options.softcap >= 0, [&] {
-    return "attention: softcap must be finite and not negative (0 is off); found " +
+    return where + "softcap must be finite and not negative (0 is off); found " +
            number(options.softcap);
   });
   return scale;
 }
 
-void check_floating(const char* name, const ConstTensorView& view) {
-  require(is_floating(view.dtype), [&] {
-    return std::string("attention: ") + name + " must be floating; found " + name_of(view.dtype);
-  });
-  require(view.rank >= 0 && view.rank <= kMaxRank, [&] {
-    return std::string("attention: ") + name + " must have rank 0 to 4; found " +
-           shape_string(view);
-  });
+void check_floating(const std::string& where, const char* name, const ConstTensorView& view) {
+  require(is_floating(view.dtype),
+          [&] { return where + name + " must be floating; found " + name_of(view.dtype); });
+  require(view.rank >= 0 && view.rank <= kMaxRank,
+          [&] { return where + name + " must have rank 0 to 4; found " + shape_string(view); });
   const std::int64_t count = element_count(view);
-  require(count == 0 || view.data != nullptr, [&] {
-    return std::string("attention: ") + quoted(name, view) + " has no data (null pointer)";
-  });
+  require(count == 0 || view.data != nullptr,
+          [&] { return where + quoted(name, view) + " has no data (null pointer)"; });
 }
 
-BiasSource check_bias(const ConstTensorView& bias, const CheckedCall& call) {
+BiasSource check_bias(const std::string& where, const ConstTensorView& bias,
+                      const CheckedCall& call) {
   BiasSource source;
   if (!is_given(bias)) return source;
-  check_floating("bias", bias);
+  check_floating(where, "bias", bias);
   const std::int64_t full[4] = {call.batch, call.num_heads, call.seqlen_q, call.seqlen_k};
   for (int axis = 0; axis < bias.rank; ++axis) {  // aligned at the right, as in NumPy
     const int at = 4 - bias.rank + axis;
     const std::int64_t extent = bias.shape[axis];
     require(extent == 1 || extent == full[at], [&] {
-      return "attention: bias must be broadcastable to [batch, num_heads, seqlen_q, seqlen_k] = [" +
+      return where + "bias must be broadcastable to [batch, num_heads, seqlen_q, seqlen_k] = [" +
              std::to_string(full[0]) + ", " + std::to_string(full[1]) + ", " +
              std::to_string(full[2]) + ", " + std::to_string(full[3]) + "]; found " +
              shape_string(bias);
@@ -116,18 +115,18 @@ BiasSource check_bias(const ConstTensorView& bias, const CheckedCall& call) {
 }
 
 // [num_heads], or [batch, num_heads] where `per_batch` allows it.
-HeadSource check_head_numbers(const char* name, const ConstTensorView& view,
-                              const CheckedCall& call, bool per_batch) {
+HeadSource check_head_numbers(const std::string& where, const char* name,
+                              const ConstTensorView& view, const CheckedCall& call,
+                              bool per_batch) {
   HeadSource source;
   if (!is_given(view)) return source;
-  check_floating(name, view);
+  check_floating(where, name, view);
   const bool by_head = view.rank == 1 && view.shape[0] == call.num_heads;
   const bool by_batch =
       per_batch && view.rank == 2 && view.shape[0] == call.batch && view.shape[1] == call.num_heads;
   require(by_head || by_batch, [&] {
-    return std::string("attention: ") + name + " must have shape [num_heads] = [" +
-           std::to_string(call.num_heads) + "]" + (per_batch ? " or [batch, num_heads]" : "") +
-           "; found " + shape_string(view);
+    return where + name + " must have shape [num_heads] = [" + std::to_string(call.num_heads) +
+           "]" + (per_batch ? " or [batch, num_heads]" : "") + "; found " + shape_string(view);
   });
   source.data = view.data;
   source.dtype = view.dtype;
@@ -136,19 +135,18 @@ HeadSource check_head_numbers(const char* name, const ConstTensorView& view,
   return source;
 }
 
-DropoutRule check_dropout(const Dropout& dropout) {
+DropoutRule check_dropout(const std::string& where, const Dropout& dropout) {
   const double p = dropout.probability;
   require(p >= 0 && p <= 1, [&] {  // false for NaN
-    return "attention: dropout probability must be between 0 and 1; found " + number(p);
+    return where + "dropout probability must be between 0 and 1; found " + number(p);
   });
   return {dropout.seed, kernel::dropout_threshold(p), p == 1 ? 0.0 : 1 / (1 - p)};
 }
 
-void check_execution(const Execution& execution) {
-  const auto not_negative = [](const char* name, std::int64_t x) {
+void check_execution(const std::string& where, const Execution& execution) {
+  const auto not_negative = [&](const char* name, std::int64_t x) {
     require(x >= 0, [&] {
-      return std::string("attention: ") + name + " must not be negative (0: chosen); found " +
-             std::to_string(x);
+      return where + name + " must not be negative (0: chosen); found " + std::to_string(x);
     });
   };
   not_negative("threads", execution.threads);
@@ -158,14 +156,16 @@ void check_execution(const Execution& execution) {
 
 }  // namespace
 
-CheckedCall check_call(const ConstTensorView& query, const ConstTensorView& key,
-                       const ConstTensorView& value, const AttentionOptions& options,
-                       const Execution& execution) {
+CheckedCall check_call(const char* function, const ConstTensorView& query,
+                       const ConstTensorView& key, const ConstTensorView& value,
+                       const AttentionOptions& options, const Execution& execution) {
+  const std::string where = std::string(function) + ": ";
   CheckedCall call;
+  call.function = function;
   call.rank = query.rank;
-  call.query = check_rows("query", "head_dim", query, query);
-  call.key = check_rows("key", "head_dim", key, query);
-  call.value = check_rows("value", "head_dim_v", value, query);
+  call.query = check_rows(where, "query", "head_dim", query, query);
+  call.key = check_rows(where, "key", "head_dim", key, query);
+  call.value = check_rows(where, "value", "head_dim_v", value, query);
   call.batch = call.query.shape[0];
   call.seqlen_q = call.query.shape[1];
   call.num_heads = call.query.shape[2];
@@ -173,13 +173,23 @@ CheckedCall check_call(const ConstTensorView& query, const ConstTensorView& key,
   call.num_heads_kv = call.key.shape[2];
   call.head_dim = call.query.shape[3];
   call.head_dim_v = call.value.shape[3];
-  check_agreement(query, key, value, call);
-  call.scale = check_scale(options, call.head_dim);
-  call.bias = check_bias(options.bias, call);
-  call.alibi_slopes = check_head_numbers("alibi_slopes", options.alibi_slopes, call, true);
-  call.sinks = check_head_numbers("sinks", options.sinks, call, false);
-  call.dropout = check_dropout(options.dropout);
-  check_execution(execution);
+  check_agreement(where, query, key, value, call);
+  call.scale = check_scale(where, options, call.head_dim);
+  call.bias = check_bias(where, options.bias, call);
+  call.alibi_slopes = check_head_numbers(where, "alibi_slopes", options.alibi_slopes, call, true);
+  call.sinks = check_head_numbers(where, "sinks", options.sinks, call, false);
+  call.dropout = check_dropout(where, options.dropout);
+  check_execution(where, execution);
+  call.inputs = {{"query", call.query.extent},
+                 {"key", call.key.extent},
+                 {"value", call.value.extent},
+                 {"bias", base::extent_of(options.bias)},
+                 {"alibi_slopes", base::extent_of(options.alibi_slopes)},
+                 {"sinks", base::extent_of(options.sinks)}};
+  for (const MaskTerm& term : options.mask.terms()) {
+    if (term.tensor.rank > kMaxRank) continue;  // refused where the mask is bound
+    if (is_given(term.tensor)) call.inputs.push_back({"the mask", base::extent_of(term.tensor)});
+  }
   return call;
 }
 

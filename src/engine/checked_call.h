@@ -17,8 +17,14 @@ namespace longspan::engine {
 
 using base::Rows4;
 
+struct NamedExtent {
+  const char* name;
+  base::Extent extent;
+};
+
 struct CheckedCall {
-  int rank = 4;  // of query, key and value
+  const char* function = "";  // that was called; named in errors
+  int rank = 4;               // of query, key and value
   Rows4 query;
   Rows4 key;
   Rows4 value;
@@ -34,12 +40,13 @@ struct CheckedCall {
   HeadSource alibi_slopes;
   HeadSource sinks;
   DropoutRule dropout;
+  std::vector<NamedExtent> inputs;  // those of the options, too: results must not overlap them
 };
 
-// Throws Error(kInvalidArgument): one line, what, expected, found.
-CheckedCall check_call(const ConstTensorView& query, const ConstTensorView& key,
-                       const ConstTensorView& value, const AttentionOptions& options,
-                       const Execution& execution);
+// Throws Error(kInvalidArgument): one line, `function`, what, expected, found.
+CheckedCall check_call(const char* function, const ConstTensorView& query,
+                       const ConstTensorView& key, const ConstTensorView& value,
+                       const AttentionOptions& options, const Execution& execution);
 
 // The axes of a tensor that belongs to the queries or keys of a call; those that it lacks have
 // stride 0.
@@ -63,18 +70,12 @@ struct TableExtents {
   std::int64_t columns = 0;
 };
 
-struct NamedExtent {
-  const char* name;
-  base::Extent extent;
-};
-
 // Checks the results of one call, each against the inputs and the results before it. `axes` of a
 // tensor at rank 4, by letter: b(atch), s(eqlen_q), k (seqlen_k), h(eads), g (num_heads_kv, one for
 // each group), e (head_dim), d (head_dim_v). Rank 3 lacks the batch, rank 2 the heads, too.
 class ResultChecker {
  public:
-  // `function` names the caller in errors.
-  ResultChecker(const char* function, const CheckedCall& call) : function_(function), call_(call) {}
+  explicit ResultChecker(const CheckedCall& call) : call_(call) {}
   // The query's shape with head_dim_v; the query's dtype or float32.
   TensorAxes output(const TensorView& view);
   // The same shape, in the type that the call computes in.
@@ -104,7 +105,6 @@ class ResultChecker {
   void check_narrow_or_float32(const char* name, DType dtype) const;
   void check_state_dtype(const char* name, DType dtype) const;
 
-  const char* function_;
   const CheckedCall& call_;
   std::vector<NamedExtent> others_;  // further inputs, and the results so far
 };

@@ -60,11 +60,11 @@ TensorAxes ResultChecker::check_axes(const char* name, const ConstTensorView& vi
     if (*axis == 'c') take(extents.columns, result.dim_stride);
   }
   base::require(same && rank == view.rank, [&] {
-    return std::string(function_) + ": " + name + " must have shape [" + expected + "]; found " +
-           shape_string(view);
+    return std::string(call_.function) + ": " + name + " must have shape [" + expected +
+           "]; found " + shape_string(view);
   });
   base::require(view.data != nullptr || element_count(view) == 0, [&] {
-    return std::string(function_) + ": " + name + " has no data (null pointer)";
+    return std::string(call_.function) + ": " + name + " has no data (null pointer)";
   });
   return result;
 }
@@ -79,16 +79,14 @@ void ResultChecker::check_overlap(const char* name, const TensorView& view) {
   const base::Extent mine = base::extent_of(view);
   const auto refuse = [&](const base::Extent& other, const char* other_name) {
     base::require(!mine.meets(other), [&] {
-      return std::string(function_) + ": " + name +
+      return std::string(call_.function) + ": " + name +
              " must not overlap an input or another result; it overlaps " + other_name;
     });
   };
-  refuse(call_.query.extent, "query");
-  refuse(call_.key.extent, "key");
-  refuse(call_.value.extent, "value");
+  for (const NamedExtent& input : call_.inputs) refuse(input.extent, input.name);
   for (const NamedExtent& other : others_) refuse(other.extent, other.name);
   base::require(!base::overlaps_itself(view), [&] {
-    return std::string(function_) + ": " + name + " must not overlap itself; found shape " +
+    return std::string(call_.function) + ": " + name + " must not overlap itself; found shape " +
            shape_string(view) + " with strides that name an element twice";
   });
   others_.push_back({name, mine});
@@ -97,14 +95,14 @@ void ResultChecker::check_overlap(const char* name, const TensorView& view) {
 void ResultChecker::check_state_dtype(const char* name, DType dtype) const {
   const DType expected = call_.query.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   base::require(dtype == expected, [&] {
-    return std::string(function_) + ": " + name + " must be " + name_of(expected) + " for " +
+    return std::string(call_.function) + ": " + name + " must be " + name_of(expected) + " for " +
            name_of(call_.query.dtype) + " inputs; found " + name_of(dtype);
   });
 }
 
 void ResultChecker::check_narrow_or_float32(const char* name, DType dtype) const {
   base::require(dtype == call_.query.dtype || dtype == DType::kFloat32, [&] {
-    return std::string(function_) + ": " + name + " must be " + name_of(call_.query.dtype) +
+    return std::string(call_.function) + ": " + name + " must be " + name_of(call_.query.dtype) +
            " as the query, or float32; found " + name_of(dtype);
   });
 }
@@ -144,8 +142,8 @@ void ResultChecker::gradient_like(const char* name, const TensorView& view,
       view.rank == like.rank &&
       std::equal(view.shape.begin(), view.shape.begin() + view.rank, like.shape.begin());
   base::require(same, [&] {
-    return std::string(function_) + ": " + name + " must have the shape " + shape_string(like) +
-           " of what it is the gradient of; found " + shape_string(view);
+    return std::string(call_.function) + ": " + name + " must have the shape " +
+           shape_string(like) + " of what it is the gradient of; found " + shape_string(view);
   });
   check_overlap(name, view);
 }
@@ -155,7 +153,8 @@ TensorAxes ResultChecker::table(const char* name, const TensorView& view, const 
   if (!is_given(view)) return {};
   if (whole) {
     base::require(view.dtype == DType::kInt64, [&] {
-      return std::string(function_) + ": " + name + " must be int64; found " + name_of(view.dtype);
+      return std::string(call_.function) + ": " + name + " must be int64; found " +
+             name_of(view.dtype);
     });
   } else {
     check_state_dtype(name, view.dtype);

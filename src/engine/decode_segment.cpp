@@ -159,9 +159,7 @@ void DecodeSegment<T>::run_blocks(const ForwardTask& task, mask::Range segment,
     const std::int64_t met = std::count_if(
         first, last, [&](mask::Range hull) { return !mask::intersect(keys, hull).empty(); });
     if (met == 0) continue;
-    if (call_.stop.stop_requested()) {
-      base::fail(ErrorCode::kCancelled, "attention: stopped on request");
-    }
+    base::check_stop(call_.stop, call_.function);
     for (std::int64_t begin = keys.begin; begin < keys.end; begin += tile) {
       const mask::Range now{begin, std::min(begin + tile, keys.end)};
       const mask::Range later{now.end, std::min(now.end + tile, segment.end)};
@@ -237,8 +235,7 @@ bool DecodeSegment<T>::load_visibility(const ForwardTask& task, const Group& gro
     std::fill_n(words, panel.count, full ? ~std::uint64_t{0} : 0);
     if (coverage == mask::Coverage::kPartial) {
       std::uint64_t by_key[kDecodeKeys];
-      call_.mask->fill_bits(task.batch, panel.head, {panel.first, panel.count},
-                            {keys.begin, keys.size()},
+      call_.mask->fill_bits(task.batch, panel.head, panel.range(), keys,
                             {by_key, static_cast<std::size_t>(keys.size())});
       for (std::int64_t k = 0; k < keys.size(); ++k) {
         for (std::int64_t n = 0; n < panel.count; ++n) words[n] |= (by_key[k] >> n & 1) << k;

@@ -58,7 +58,7 @@ void reduce_sinks(const CheckedCall& checked, const TensorAxes& lse, const T* de
                   const TensorView& dsinks) {
   for (std::int64_t head = 0; head < checked.num_heads; ++head) {
     double sum = 0;
-    for (std::int64_t batch = 0; batch < checked.batch; ++batch) {
+    for (std::int64_t batch = 0; checked.seqlen_q > 0 && batch < checked.batch; ++batch) {
       const RowSource numbers = lse.source(batch, head);
       const T* of_head = delta + (batch * checked.num_heads + head) * checked.seqlen_q;
       // lse is rounded to T, and so must the sink be: where it is all that a row sees, both are

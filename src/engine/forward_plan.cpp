@@ -5,9 +5,8 @@
 #include "engine/forward_plan.h"
 
 #include <algorithm>
-#include <string>
 
-#include "base/check.h"
+#include "base/fit_memory.h"
 #include "base/parallel_for.h"
 #include "engine/cache_size.h"
 #include "engine/forward_worker.h"
@@ -23,6 +22,7 @@ constexpr std::int64_t kQueriesThatPay = 1024;
 constexpr std::int64_t kMostPanels = 64;
 
 constexpr std::int64_t kTasksPerThread = 4;
+constexpr std::int64_t kMostStatesPerThread = 128;  // of shared segments
 
 using base::ceil_div;
 
@@ -30,12 +30,15 @@ template <class T>
 class Planner {
  public:
   Planner(const ForwardCall<T>& call, const ForwardShape& shape, const Execution& execution)
-      : call_(call), shape_(shape), execution_(execution) {
+      : call_(call),
+        shape_(shape),
+        execution_(execution),
+        query_chunk_(clamp_query_chunk(execution.query_chunk, shape.seqlen_q)) {
     group_ = shape.num_heads_kv > 0 ? shape.num_heads / shape.num_heads_kv : 1;
     lists_ = shape.batch * shape.num_heads_kv;
-    plan_.rows_per_panel =
-        call.decodes() ? call.decode_queries
-                       : choose_panel_rows(*call.kernel, shape.seqlen_q, execution.query_chunk);
+    plan_.rows_per_panel = call.decodes()
+                               ? call.decode_queries
+                               : choose_panel_rows(*call.kernel, shape.seqlen_q, query_chunk_);
     units_ = ceil_div(shape.seqlen_q, plan_.rows_per_panel) * group_;
     requested_threads_ = base::resolve_threads(execution.threads, INT64_MAX);
   }
@@ -58,15 +61,17 @@ class Planner {
     if (call_.decodes()) {  // one after the other, and segments are tasks, too
       panels = std::min(shape_.most_panels, lists_ * units_ * call_.segments.count() /
                                                 (kTasksPerThread * requested_threads_));
-    } else if (execution_.query_chunk > 0) {
-      panels = ceil_div(execution_.query_chunk, plan_.rows_per_panel) * group_;
+    } else if (query_chunk_ > 0) {
+      panels = ceil_div(query_chunk_, plan_.rows_per_panel) * group_;
     } else {
       panels = std::min(panels, lists_ * units_ / (kTasksPerThread * requested_threads_));
     }
     set_panels(std::clamp<std::int64_t>(panels, 1, std::max<std::int64_t>(units_, 1)));
-    // Too few tasks for the threads: share the segments of each.
-    plan_.shares_segments =
-        requested_threads_ > 1 && call_.segments.count() > 1 && tasks() < 2 * requested_threads_;
+    // Too few tasks for the threads: share the segments of each, unless there are so many (a small
+    // key_chunk) that their states would not be O(threads).
+    const std::int64_t threads = requested_threads_, segments = call_.segments.count();
+    plan_.shares_segments = threads > 1 && segments > 1 && tasks() < 2 * threads &&
+                            tasks() * segments <= kMostStatesPerThread * threads;
     set_threads(requested_threads_);
   }
 
@@ -90,29 +95,25 @@ class Planner {
 
   // First give up sharing, then panels down to two, then threads, then the second panel.
   void fit_memory() {
-    const std::size_t limit = execution_.memory_limit;
-    if (limit == 0) return;
     const std::int64_t least = shape_.panels_together;
-    while (plan_.workspace_bytes() > limit) {
+    const auto give_up = [&] {
       if (plan_.shares_segments) {
         plan_.shares_segments = false;
       } else if (plan_.panels_per_task > std::max<std::int64_t>(least, 2)) {
         set_panels(std::max(plan_.panels_per_task / 2 / least * least, least));
-      } else if (plan_.threads > 1) {
-        --requested_threads_;
-      } else if (plan_.panels_per_task > least) {
+      } else if (!base::give_up_thread(plan_.threads)) {
+        if (plan_.panels_per_task <= least) return false;
         set_panels(least);
-      } else {
-        base::fail(ErrorCode::kOutOfMemory,
-                   "attention: no plan fits memory_limit; the least workspace is " +
-                       std::to_string(plan_.workspace_bytes()) + " bytes, the limit " +
-                       std::to_string(limit));
       }
-      set_threads(std::min(requested_threads_, plan_.threads));
-    }
+      set_threads(plan_.threads);
+      return true;
+    };
+    base::fit_memory(
+        "attention", execution_.memory_limit, [&] { return plan_.workspace_bytes(); }, give_up);
   }
 
   void cut_tasks() {
+    if (units_ == 0) return;
     const std::int64_t per_task = plan_.panels_per_task;
     plan_.tasks.reserve(static_cast<std::size_t>(tasks()));
     for (std::int64_t b = 0; b < shape_.batch; ++b) {
@@ -130,8 +131,7 @@ class Planner {
 
   void count(PlannedTask& task, std::int64_t unit) {
     const mask::Range queries = plan_.queries_of(unit, group_, shape_.seqlen_q);
-    const mask::Range hull =
-        call_.mask->visible_keys(task.batch, task.head_kv * group_ + unit % group_, queries);
+    const mask::Range hull = call_.mask->visible_keys(task.batch, queries);
     const std::int64_t visited = tiles_in(hull);
     task.tiles += visited;
     plan_.tiles_visited += visited;
@@ -146,6 +146,7 @@ class Planner {
   const ForwardCall<T>& call_;
   const ForwardShape& shape_;
   const Execution& execution_;
+  std::int64_t query_chunk_;
   std::int64_t group_ = 1;
   std::int64_t lists_ = 0;  // (batch, kv head) pairs
   std::int64_t units_ = 0;  // panels of one of them

@@ -104,7 +104,7 @@ template <class T>
 void ForwardWorker<T>::load_queries(const ForwardTask& task) {
   for (std::size_t p = 0; p < task.panels.size(); ++p) {
     const PanelRows& rows = task.panels[p];
-    hulls_[p] = call_.mask->visible_keys(task.batch, rows.head, rows.range());
+    hulls_[p] = call_.mask->visible_keys(task.batch, rows.range());
     if (call_.decodes()) continue;
     call_.kernel->pack_query(rows.query, rows.first, rows.count, call_.head_dim, width_of(rows),
                              queries_ + static_cast<std::int64_t>(p) * query_bytes_);
@@ -208,8 +208,7 @@ void ForwardWorker<T>::run_blocks(const ForwardTask& task, mask::Range segment,
   const std::int64_t step = call_.kernel->key_block;
   const std::int64_t first = segment.begin + (hull.begin - segment.begin) / step * step;
   for (std::int64_t begin = first; begin < hull.end; begin += step) {
-    if (call_.stop.stop_requested())
-      base::fail(ErrorCode::kCancelled, "attention: stopped on request");
+    base::check_stop(call_.stop, call_.function);
     // Sums take depth_multiple keys at a time, counted from the start of the block: who shares a
     // task must not decide which keys go together.
     const auto whole = [&](mask::Range keys) {

@@ -86,16 +86,16 @@ void GatheredGradients<T>::begin(const GatheredBackward<T>& head) {
 
 template <class T>
 void GatheredGradients<T>::run(const GatheredGroup& group) {
-  if (call_.stop.stop_requested()) {
-    base::fail(ErrorCode::kCancelled, "lsh_attention_backward: stopped on request");
-  }
+  base::check_stop(call_.stop, call_.function);
   load_queries(group);
   for (std::size_t place = 0; place < group.runs.size(); ++place) {
     Run& run = load(group.runs[place]);
     for (std::int64_t p = 0; p < used_panels_; ++p) meet(group, place, run, p);
   }
   for (std::int64_t p = 0; p < used_panels_; ++p) add_dquery(panels_[p]);
-  if (call_.progress != nullptr) call_.progress->done += used_panels_;
+  if (call_.progress != nullptr) {
+    call_.progress->done += static_cast<std::int64_t>(group.queries.size());
+  }
 }
 
 template <class T>
@@ -195,7 +195,7 @@ void GatheredGradients<T>::unload(Run& run) {
   run.used = run.met = false;
 }
 
-// A key is f row: drow = f dkey - f^3 (row . dkey) row, the second part where f hangs on the row.
+// A key is f row: drow = f dkey - f^3 (row . dkey) row, the second part where f depends on the row.
 template <class T>
 void GatheredGradients<T>::add_shared_keys(const Run& run) {
   const std::int64_t dim = call_.head_dim;

@@ -60,9 +60,7 @@ void GatheredWorker<T>::begin(const GatheredForward<T>& head) {
 
 template <class T>
 void GatheredWorker<T>::run(const GatheredGroup& group) {
-  if (call_.stop.stop_requested()) {
-    base::fail(ErrorCode::kCancelled, "lsh_attention: stopped on request");
-  }
+  base::check_stop(call_.stop, call_.function);
   load_queries(group);
   for (std::size_t r = 0; r < group.runs.size(); ++r) {
     for (std::int64_t p = 0; p < used_panels_; ++p) meet(group, r, p, /*skip_hidden_values=*/false);
@@ -82,7 +80,9 @@ void GatheredWorker<T>::run(const GatheredGroup& group) {
     }
     merge_rows(call_, *head_, panel.queries, panel.width, panel.state);
   }
-  if (call_.progress != nullptr) call_.progress->done += used_panels_;
+  if (call_.progress != nullptr) {
+    call_.progress->done += static_cast<std::int64_t>(group.queries.size());
+  }
 }
 
 template <class T>

@@ -13,7 +13,7 @@
 namespace longspan::engine {
 
 // Past this distance the smaller of two parts has weight 0 in float64.
-inline constexpr double kFar = 750;
+inline constexpr double kNoWeightBelow = 750;
 
 template <class T>
 struct OwnPair {

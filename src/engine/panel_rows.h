@@ -12,6 +12,11 @@
 
 namespace longspan::engine {
 
+// Execution::query_chunk of a call: 0 (chosen), or no more than there are queries.
+inline std::int64_t clamp_query_chunk(std::int64_t query_chunk, std::int64_t seqlen_q) noexcept {
+  return std::min(query_chunk, std::max<std::int64_t>(seqlen_q, 1));
+}
+
 // Panels of equal width: 64 queries are 32 + 32, not 48 + 16. `query_chunk` above 0 is the most.
 // Widest panels are whole multiples of `multiple` queries where there are such.
 template <class T>

@@ -161,7 +161,7 @@ class RowFinisher {
     double total = 1;
     if (head_.own.scores != nullptr) {
       const double score = own_score(call_, head_.own, head_.batch, head_.head, query).score;
-      if (!(score < reference - kFar) || !own_value_is_finite(query)) {
+      if (!(score < reference - kNoWeightBelow) || !own_value_is_finite(query)) {
         const double count = (*head_.own.count)(query);
         if (count > 0) {
           step.sees_own = true;

@@ -34,9 +34,8 @@ struct KeySegments {
 };
 
 // A segment is at least 4096 keys, so that a merge (head_dim_v operations a row) is small beside
-// the 4096 * (head_dim
-// + head_dim_v) multiply-adds before it, and there are at most 64, enough to share few queries
-// among many threads.
+// the multiply-adds before it, 4096 (head_dim + head_dim_v), and there are at most 64, enough to
+// share few queries among many threads.
 inline KeySegments choose_segments(std::int64_t seqlen_k, std::int64_t key_chunk) noexcept {
   constexpr std::int64_t kLeast = 4096;
   constexpr std::int64_t kMostSegments = 64;

@@ -31,8 +31,7 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
       case mask::Coverage::kFull:
         break;
       case mask::Coverage::kPartial:
-        call_.mask->fill_bits(batch, queries.head, {queries.first, queries.count},
-                              {keys.begin, keys.size()},
+        call_.mask->fill_bits(batch, queries.head, queries.range(), keys,
                               {words_, static_cast<std::size_t>(keys.size())});
         visible_ = words_;
     }

@@ -10,8 +10,7 @@ namespace longspan::engine {
 
 template <class T>
 WeightTiles<T>::WeightTiles(const AttentionCall<T>& call, std::int64_t panels)
-    : call_(call),
-      tile_(call, WantedGradients{}, call.kernel->key_block),
+    : tile_(call, WantedGradients{}, call.kernel->key_block),
       terms_(call, tile_.rows(), tile_.width()),
       panels_(static_cast<std::size_t>(panels)) {}
 

@@ -48,7 +48,6 @@ class WeightTiles {
   const Panel& panel(std::int64_t n) const noexcept { return panels_[static_cast<std::size_t>(n)]; }
   void hide(T* weights, const std::uint64_t* visible, const Panel& panel);
 
-  const AttentionCall<T>& call_;
   BackwardTile<T> tile_;
   TileTerms<T> terms_;
   std::vector<Panel> panels_;

@@ -208,8 +208,8 @@ void record_attention(const ConstTensorView& query, const ConstTensorView& key,
                       const AttentionOptions& options, Execution execution,
                       engine::Recorder& recorder) {
   execution.threads = 1;
-  const CheckedCall checked = check_call(query, key, value, options, execution);
-  ResultChecker checker("attention", checked);
+  const CheckedCall checked = check_call("attention", query, key, value, options, execution);
+  ResultChecker checker(checked);
   Results results;
   results.output = checker.output(result.output);
   results.lse = checker.lse(result.lse);
@@ -222,8 +222,9 @@ void record_attention(const ConstTensorView& query, const ConstTensorView& key,
 
 void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value, Partial result,
                const AttentionOptions& options, const Execution& execution) {
-  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
-  exact::ResultChecker checker("attention", checked);
+  const exact::CheckedCall checked =
+      exact::check_call("attention", query, key, value, options, execution);
+  exact::ResultChecker checker(checked);
   exact::Results results;
   results.output = checker.output(result.output);
   results.lse = checker.lse(result.lse);
@@ -238,7 +239,8 @@ void attention(ConstTensorView query, ConstTensorView key, ConstTensorView value
 
 AttentionPlan plan_attention(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                              const AttentionOptions& options, const Execution& execution) {
-  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
+  const exact::CheckedCall checked =
+      exact::check_call("attention", query, key, value, options, execution);
   return engine::with_pass<exact::ExactForward>(
       query.dtype, [](auto& forward) { return forward.describe(); }, checked, options, execution,
       /*exact_reference=*/false);
@@ -247,11 +249,12 @@ AttentionPlan plan_attention(ConstTensorView query, ConstTensorView key, ConstTe
 void summarize_chunk(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                      ChunkSummary into, const AttentionOptions& options,
                      const Execution& execution) {
-  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
+  const exact::CheckedCall checked =
+      exact::check_call("summarize_chunk", query, key, value, options, execution);
   base::require(checked.sinks.data == nullptr, [] {
     return std::string("summarize_chunk: sinks belong to no chunk of keys; expected none");
   });
-  exact::ResultChecker checker("summarize_chunk", checked);
+  exact::ResultChecker checker(checked);
   exact::Results results;
   results.output = checker.numerator(into.numerator);
   results.sum = checker.row_numbers("sum", into.sum);

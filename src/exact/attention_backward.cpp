@@ -90,7 +90,7 @@ class ExactBackward {
         static_cast<std::size_t>(checked_.batch * checked_.num_heads * call_.query_blocks()));
     call_.turns = &turns;
     if (call_.progress != nullptr) call_.progress->total += tiles_visited_;
-    if (bias_) bias_->clear();
+    if (bias_) bias_->begin();
     prepare_rows();
     run_tasks(workspace, turns);
     if (bias_) bias_->finish();
@@ -145,7 +145,7 @@ class ExactBackward {
     const std::vector<T> zeros(static_cast<std::size_t>(checked_.head_dim));
     for (std::int64_t n = queries.begin; n < queries.end; n += call_.rows_per_panel) {
       const mask::Range panel{n, std::min(queries.end, n + call_.rows_per_panel)};
-      if (!call_.mask->visible_keys(batch, head, panel).empty()) continue;
+      if (!call_.mask->visible_keys(batch, panel).empty()) continue;
       call_.kernel->store_rows(tensors_.dquery.target(batch, head), panel.begin, panel.size(),
                                checked_.head_dim, zeros.data(), 0, T{1});
     }
@@ -185,7 +185,7 @@ class ExactBackward {
           worker.engine.run(emit(pair.batch, pair.head_kv, task / bundles, worker));
         }
       } catch (...) {
-        turns.fail();
+        turns.fail(std::current_exception());
         throw;
       }
     });
@@ -220,19 +220,19 @@ class ExactBackward {
   }
 
   void count_tiles() {
+    if (checked_.num_heads * checked_.seqlen_q == 0) return;
     const std::int64_t step = call_.rows_per_panel;
     const std::int64_t block = call_.kernel->key_block;
     const std::int64_t across = call_.ranges.blocks_met({0, checked_.seqlen_k}, block);
     for (std::int64_t b = 0; b < checked_.batch; ++b) {
-      for (std::int64_t h = 0; h < checked_.num_heads; ++h) {
-        for (std::int64_t first = 0; first < checked_.seqlen_q; first += step) {
-          const mask::Range queries{first, std::min(checked_.seqlen_q, first + step)};
-          const mask::Range hull = mask_.visible_keys(b, h, queries);
-          const std::int64_t tiles = call_.ranges.blocks_met(hull, block);
-          tiles_visited_ += tiles;
-          tiles_skipped_ += across - tiles;
-          pairs_ += static_cast<double>(queries.size()) * static_cast<double>(hull.size());
-        }
+      for (std::int64_t first = 0; first < checked_.seqlen_q; first += step) {
+        const mask::Range queries{first, std::min(checked_.seqlen_q, first + step)};
+        const mask::Range hull = mask_.visible_keys(b, queries);
+        const std::int64_t tiles = call_.ranges.blocks_met(hull, block);
+        tiles_visited_ += tiles * checked_.num_heads;
+        tiles_skipped_ += (across - tiles) * checked_.num_heads;
+        pairs_ += static_cast<double>(queries.size() * checked_.num_heads) *
+                  static_cast<double>(hull.size());
       }
     }
   }
@@ -259,9 +259,10 @@ class ExactBackward {
 void attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorView value,
                         ConstPartial result, ConstPartial dresult, Gradients into,
                         const AttentionOptions& options, const Execution& execution) {
-  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
+  const exact::CheckedCall checked =
+      exact::check_call("attention_backward", query, key, value, options, execution);
   const engine::BackwardTensors tensors =
-      engine::check_backward("attention_backward", checked, result, dresult, into, options);
+      engine::check_backward(checked, result, dresult, into, options);
   const auto run = [&](auto& backward) {
     const base::CallLog log;
     backward.run();
@@ -275,7 +276,8 @@ void attention_backward(ConstTensorView query, ConstTensorView key, ConstTensorV
 AttentionPlan plan_attention_backward(ConstTensorView query, ConstTensorView key,
                                       ConstTensorView value, const AttentionOptions& options,
                                       const Execution& execution) {
-  const exact::CheckedCall checked = exact::check_call(query, key, value, options, execution);
+  const exact::CheckedCall checked =
+      exact::check_call("attention_backward", query, key, value, options, execution);
   engine::BackwardTensors tensors = engine::planned_gradients(checked, /*with_key=*/true);
   if (is_given(options.bias)) {
     const ConstTensorView& bias = options.bias;

@@ -15,6 +15,7 @@
 
 #include "base/buffer.h"
 #include "base/check.h"
+#include "base/fit_memory.h"
 #include "base/parallel_for.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
@@ -165,16 +166,10 @@ class ExactWeights {
         heads() * std::max(wanted_.of_rows() ? row_tasks() : 0,
                            wanted_.column_sums.data != nullptr ? blocks() : 0);
     threads_ = base::resolve_threads(execution.threads, tasks);
-    const std::size_t limit = execution.memory_limit;
-    const auto bytes = [&] { return static_cast<std::size_t>(threads_) * worker_bytes(); };
-    while (limit > 0 && threads_ > 1 && bytes() > limit) --threads_;
-    base::require(
-        limit == 0 || bytes() <= limit,
-        [&] {
-          return std::string(kFunction) + ": no plan fits memory_limit; the least workspace is " +
-                 std::to_string(bytes()) + " bytes, the limit " + std::to_string(limit);
-        },
-        ErrorCode::kOutOfMemory);
+    base::fit_memory(
+        kFunction, execution.memory_limit,
+        [&] { return static_cast<std::size_t>(threads_) * worker_bytes(); },
+        [&] { return base::give_up_thread(threads_); });
   }
 
   std::size_t worker_bytes() const {
@@ -183,11 +178,7 @@ class ExactWeights {
     return counted.used();
   }
 
-  void check_stop() const {
-    if (call_.stop.stop_requested()) {
-      base::fail(ErrorCode::kCancelled, std::string(kFunction) + ": stopped on request");
-    }
-  }
+  void check_stop() const { base::check_stop(call_.stop, call_.function); }
 
   void load(Worker& worker, std::int64_t slot, const Head& at, const Panel& panel) const {
     worker.tiles.load_panel(slot, {at.head, panel.query, panel.count},
@@ -196,7 +187,7 @@ class ExactWeights {
   }
 
   bool meets(const Head& at, const Panel& panel, mask::Range keys) const noexcept {
-    return !mask::intersect(mask_.visible_keys(at.batch, at.head, panel.queries()), keys).empty();
+    return !mask::intersect(mask_.visible_keys(at.batch, panel.queries()), keys).empty();
   }
 
   void count_done(std::int64_t tiles) const noexcept {
@@ -317,7 +308,8 @@ std::vector<std::int64_t> read_rows(const ConstTensorView& rows, std::int64_t se
     std::iota(all.begin(), all.end(), std::int64_t{0});
     return all;
   }
-  std::vector<std::int64_t> numbers = mask::read_integers(rows, "rows", -1);
+  std::vector<std::int64_t> numbers =
+      mask::read_integers(rows, std::string(kFunction) + ": rows", -1);
   for (std::size_t n = 0; n < numbers.size(); ++n) {
     base::require(0 <= numbers[n] && numbers[n] < seqlen_q, [&] {
       return std::string(kFunction) + ": rows[" + std::to_string(n) +
@@ -345,7 +337,7 @@ Wanted check_wanted(const CheckedCall& checked, const ConstTensorView& lse,
   const auto count = static_cast<std::int64_t>(wanted.rows.size());
   const TensorView& top = is_given(into.top_keys) ? into.top_keys : into.top_weights;
   wanted.top_count = top.rank > 0 ? top.shape[static_cast<std::size_t>(top.rank - 1)] : 0;
-  engine::ResultChecker checker(kFunction, checked);
+  engine::ResultChecker checker(checked);
   wanted.lse = checker.lse_input("lse", lse);
   wanted.weights = checker.table("weights", into.weights, "bhrc", {count, checked.seqlen_k});
   wanted.top_keys =
@@ -364,7 +356,8 @@ void attention_weights(ConstTensorView query, ConstTensorView key, ConstTensorVi
                        const AttentionWeights& into, ConstTensorView rows,
                        const AttentionOptions& options, const Execution& execution) {
   // The key stands for the value, which weights do not depend on.
-  const engine::CheckedCall checked = engine::check_call(query, key, key, options, execution);
+  const engine::CheckedCall checked =
+      engine::check_call(exact::kFunction, query, key, key, options, execution);
   const exact::Wanted wanted = exact::check_wanted(checked, lse, into, rows);
   engine::with_pass<exact::ExactWeights>(
       query.dtype, [](auto& weights) { weights.run(); }, checked, options, execution, wanted);

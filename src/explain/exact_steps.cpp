@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
+#include "engine/panel_rows.h"
 #include "engine/segments.h"
 #include "exact/recorded_attention.h"
 #include "explain/plain_softmax.h"
@@ -39,7 +40,7 @@ class ExactSteps {
   ExactSteps(const ConstTensorView& query, const ConstTensorView& key, const ConstTensorView& value,
              const AttentionOptions& options, const Execution& execution,
              const ExplainChoice& choice)
-      : call_(engine::check_call(query, key, value, options, execution)),
+      : call_(engine::check_call("explain", query, key, value, options, execution)),
         options_(options),
         execution_(execution),
         choice_(choice),
@@ -132,8 +133,8 @@ class ExactSteps {
   void coverage() {
     constexpr std::int64_t kMost = 48;
     const std::int64_t chunks = segments_.count();
-    const std::int64_t length =
-        execution_.query_chunk > 0 ? execution_.query_chunk : segments_.length;
+    const std::int64_t chosen = engine::clamp_query_chunk(execution_.query_chunk, call_.seqlen_q);
+    const std::int64_t length = chosen > 0 ? chosen : segments_.length;
     const std::int64_t groups = base::ceil_div(call_.seqlen_q, length);
     if (groups > kMost || chunks > kMost || groups == 0) return;
     const std::int64_t head = heads_.index.front();

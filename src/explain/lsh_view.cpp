@@ -38,15 +38,7 @@ void LshView::sort(const ConstTensorView& query, const ConstTensorView& key,
   memory_ = base::Buffer(counted.used());
   base::Carver carver(memory_.data());
   rounds_->carve(carver);
-  std::vector<std::int64_t> places;
-  if (!shared_) {
-    for (std::int64_t b = 0; b < call_.batch; ++b) {
-      for (std::int64_t i = 0; i < call_.seqlen_q; ++i) places.push_back(mask_.query_place(b, i));
-    }
-  }
-  Execution sorting = execution;
-  sorting.memory_limit = 0;
-  rounds_->sort(query, key, attention.mask, places, sorting);
+  rounds_->sort(query, key, attention.mask, mask_, execution, execution.threads);
   for (std::int64_t kv = 0; kv < call_.num_heads_kv; ++kv) {
     for (std::int64_t r = 0; r < rounds_->count(); ++r) {
       orders_.push_back(rounds_->keys_by_bucket(batch(), kv * rounds_->lists_of_group(), r));
@@ -142,9 +134,7 @@ std::vector<std::int64_t> LshView::keys_of(std::int64_t head, ChunkPlace place) 
 }
 
 bool LshView::sees(std::int64_t head, std::int64_t query, std::int64_t key) const {
-  std::uint64_t word = 0;
-  mask_.fill_bits(batch(), head, {query, 1}, {key, 1}, {&word, 1});
-  return word != 0;
+  return lsh::sees(mask_, batch(), head, query, key);
 }
 
 }  // namespace longspan::explain

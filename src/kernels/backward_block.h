@@ -29,7 +29,6 @@ struct BackwardBlock {
   OperandRows key;             // pack_keys
   OperandRows value;           // pack_keys, of rows of head_dim_v
   OperandRows key_components;  // pack_values, of keys
-  std::int64_t width = 0;
   std::int64_t keys = 0;
   std::int64_t head_dim = 0;
   std::int64_t head_dim_v = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Compiles the decode function of the portable kernel once per instruction set.
+// Compiles what the portable kernel does with rows once per instruction set.
 #include "kernels/portable.h"
 
 #undef HWY_DISABLED_TARGETS

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// What happens to stored dot products when a score is more than a scale: softcap, bias, ALiBi.
+// From dot products to scores where a score is more than a scale: softcap, bias, ALiBi.
 #if defined(LONGSPAN_KERNELS_SCORE_TERMS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSPAN_KERNELS_SCORE_TERMS_INL_H_
 #undef LONGSPAN_KERNELS_SCORE_TERMS_INL_H_

@@ -26,7 +26,7 @@ BucketFactors bucket_factors(const std::string& function, const LshOptions& opti
     base::require(factor <= kMostBuckets / result.buckets, [&] {
       std::string text = function + ": the product of num_buckets must be at most " +
                          std::to_string(kMostBuckets) + "; found";
-      for (const std::int64_t f : result.factors) {
+      for (const std::int64_t& f : result.factors) {
         text.append(&f == result.factors.data() ? " " : " x ").append(std::to_string(f));
       }
       return text;

@@ -201,12 +201,11 @@ std::span<const std::int32_t> Groups::next_keys(std::int64_t b, std::int64_t h, 
   return keys.first(std::min(kMost, keys.size()));
 }
 
-void Groups::of_mask(std::int64_t b, std::int64_t h, mask::Range queries,
-                     const mask::BoundMask& mask, std::span<const std::int32_t> all,
-                     const Body& body) {
+void Groups::of_mask(std::int64_t b, mask::Range queries, const mask::BoundMask& mask,
+                     std::span<const std::int32_t> all, const Body& body) {
   for (std::int64_t begin = queries.begin; begin < queries.end; begin += sizes_.queries) {
     const std::int64_t end = std::min(queries.end, begin + sizes_.queries);
-    const mask::Range seen = mask.visible_keys(b, h, {begin, end});
+    const mask::Range seen = mask.visible_keys(b, {begin, end});
     runs_.clear();
     for (std::int64_t piece = seen.begin / sizes_.keys; piece * sizes_.keys < seen.end; ++piece) {
       const std::int64_t first = piece * sizes_.keys;

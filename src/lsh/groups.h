@@ -36,7 +36,7 @@ class Groups {
   void of_round(std::int64_t b, std::int64_t h, std::int64_t round, mask::Range places,
                 const Body& body);
   // The groups of these queries among all keys that `mask` shows them. `all`: 0, 1, 2, ...
-  void of_mask(std::int64_t b, std::int64_t h, mask::Range queries, const mask::BoundMask& mask,
+  void of_mask(std::int64_t b, mask::Range queries, const mask::BoundMask& mask,
                std::span<const std::int32_t> all, const Body& body);
 
  private:

@@ -29,7 +29,8 @@ struct Side {
   Side(const char* vectors_name, const ConstTensorView& vectors_view, const char* buckets_name,
        const TensorView& result, const ConstTensorView& given_view, const LshOptions& options,
        const BucketFactors& factors)
-      : vectors(base::check_rows(kFunction, vectors_name, "head_dim", vectors_view)),
+      : vectors(base::check_rows(std::string(kFunction) + ": ", vectors_name, "head_dim",
+                                 vectors_view)),
         buckets(check_index_result(kFunction, buckets_name, result, factors.buckets)) {
     const ConstTensorView expected = buckets_shape(vectors_view.rank, options.num_hashes);
     constexpr const char* kAxes = "[batch, num_heads, num_hashes, seqlen]";
@@ -113,7 +114,8 @@ void run(const Side& keys, const Side* queries, const LshOptions& options,
   const auto [batch, seqlen, heads, head_dim] = keys.vectors.shape;
   const Rows4& looking = queries != nullptr ? queries->vectors : keys.vectors;
   check_threads(kFunction, execution);
-  const Padding padding(mask, {batch, looking.shape[2], looking.shape[1], seqlen}, heads);
+  const Padding padding(mask, {batch, looking.shape[2], looking.shape[1], seqlen, kFunction},
+                        heads);
   if (is_given(options.rotations)) {
     check_rotations(kFunction, options.rotations, heads, head_dim, options.num_hashes,
                     factors.columns);

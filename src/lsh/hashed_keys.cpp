@@ -39,7 +39,7 @@ HashedKeys<T>::HashedKeys(const HashedKeys& like, std::vector<Head> heads)
 
 template <class T>
 void HashedKeys<T>::append(const ConstTensorView& key, const Execution& execution) {
-  base::Rows4 rows = base::check_rows("lsh_cache: append", "key", "head_dim", key);
+  base::Rows4 rows = base::check_rows("lsh_cache: append: ", "key", "head_dim", key);
   const std::int64_t first = length_, tokens = rows.shape[1] - first;
   if (tokens == 0 || heads_.empty()) {
     length_ += tokens;

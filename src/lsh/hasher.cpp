@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/check.h"
+#include "base/fit_memory.h"
 #include "base/parallel_for.h"
 #include "base/round.h"
 #include "kernels/hash_panel.h"
@@ -15,6 +16,7 @@
 namespace longspan::lsh {
 namespace {
 
+constexpr const char* kFunction = "hash_vectors";
 constexpr std::int64_t kTaskRows = 512;
 constexpr std::int64_t kProductBytes =
     std::int64_t{16} * 1024;  // half of the smallest first level cache
@@ -23,10 +25,11 @@ constexpr std::int64_t kProductBytes =
 
 template <class T>
 Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors, std::int64_t heads,
-                  const Execution& execution)
+                  const kernel::KernelTable<T>& table)
     : rotations_(rotations),
       factors_(factors),
-      table_(kernel::choose_kernel(execution.kernel).template table<T>()),
+      table_(table),
+      heads_(heads),
       width_(std::int64_t{table_.lanes} * table_.vectors),
       // The last call reads whole groups of rows from wherever its rounds begin.
       head_rows_(
@@ -34,21 +37,21 @@ Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors,
       rounds_per_call_(std::clamp<std::int64_t>(
           kProductBytes / (rotations.columns * width_ * std::int64_t{sizeof(T)}), 1,
           rotations.num_hashes)) {
-  const int threads = base::resolve_threads(execution.threads, INT32_MAX);
-  base::Carver carver;
-  carver.take<T>(heads * head_rows_ * rotations.head_dim);
   base::Carver one;
   carve(one);
   scratch_bytes_ = one.used();
-  const std::size_t bytes = carver.used() + static_cast<std::size_t>(threads) * scratch_bytes_;
-  base::require(
-      execution.memory_limit == 0 || bytes <= execution.memory_limit,
-      [&] {
-        return "hash_vectors: needs " + std::to_string(bytes) +
-               " bytes of workspace; memory_limit is " + std::to_string(execution.memory_limit);
-      },
-      ErrorCode::kOutOfMemory);
-  laid_out_ = base::Buffer(carver.used());
+}
+
+template <class T>
+Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors, std::int64_t heads,
+                  const Execution& execution)
+    : Hasher(rotations, factors, heads,
+             kernel::choose_kernel(execution.kernel).template table<T>()) {
+  base::fit_memory(
+      kFunction, execution.memory_limit, [&] { return rotation_bytes() + scratch_bytes_; },
+      [] { return false; });
+  laid_out_ = base::Buffer(rotation_bytes());
+  const int threads = base::resolve_threads(execution.threads, heads);
   base::parallel_for(heads, threads, [&](std::int64_t head, int) {
     T* rows = rotation_rows(head);
     rotations_.fill_rows(head, rows);
@@ -56,6 +59,21 @@ Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors,
               rows + head_rows_ * rotations_.head_dim, T{0});
   });
   rotations_.given = {};
+}
+
+template <class T>
+std::size_t Hasher<T>::rotation_bytes() const noexcept {
+  base::Carver carver;
+  carver.take<T>(heads_ * head_rows_ * rotations_.head_dim);
+  return carver.used();
+}
+
+template <class T>
+std::size_t Hasher<T>::planned_bytes(const RotationSource& rotations, const BucketFactors& factors,
+                                     std::int64_t heads, const Execution& execution, int threads) {
+  const Hasher counted(rotations, factors, heads,
+                       kernel::choose_kernel(execution.kernel).template table<T>());
+  return counted.rotation_bytes() + static_cast<std::size_t>(threads) * counted.scratch_bytes_;
 }
 
 template <class T>
@@ -101,12 +119,14 @@ void Hasher<T>::hash(const base::Rows4& vectors, std::int64_t group, const Paddi
   if (padding != nullptr && padding->none()) padding = nullptr;
   // Heads of the same positions one after the other: their rows stand together.
   const std::int64_t parts = base::ceil_div(seqlen, kTaskRows);
-  const int threads = base::resolve_threads(execution.threads, batch * parts * heads);
+  int threads = base::resolve_threads(execution.threads, batch * parts * heads);
+  base::fit_memory(
+      kFunction, execution.memory_limit,
+      [&] { return bytes() + static_cast<std::size_t>(threads) * scratch_bytes_; },
+      [&] { return base::give_up_thread(threads); });
   const base::Buffer workspace(static_cast<std::size_t>(threads) * scratch_bytes_);
   base::parallel_for(batch * parts * heads, threads, [&](std::int64_t t, int worker) {
-    if (execution.stop.stop_requested()) {
-      base::fail(ErrorCode::kCancelled, "hash_vectors: stopped");
-    }
+    base::check_stop(execution.stop, kFunction);
     const std::int64_t h = t % heads, b = t / heads / parts;
     const std::int64_t begin = t / heads % parts * kTaskRows;
     const std::int64_t end = std::min(begin + kTaskRows, seqlen);

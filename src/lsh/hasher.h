@@ -20,19 +20,27 @@ namespace longspan::lsh {
 template <class T>
 class Hasher {
  public:
-  // `heads` sets of rotations, which are laid out here; given ones are not needed afterwards. The
-  // memory limit is that of all of it.
+  // `heads` sets of rotations, which are laid out here; given ones are not needed afterwards.
+  // Throws Error(kOutOfMemory) where one thread would not keep the memory limit.
   Hasher(const RotationSource& rotations, const BucketFactors& factors, std::int64_t heads,
          const Execution& execution);
+  // What it and hash() on so many threads allocate.
+  static std::size_t planned_bytes(const RotationSource& rotations, const BucketFactors& factors,
+                                   std::int64_t heads, const Execution& execution, int threads);
 
   // buckets[batch, head, round, n] of all vectors; `group` heads share rotations. Vectors that are
-  // padding (null: none are) get the bucket behind the last. Allocates O(threads).
+  // padding (null: none are) get the bucket behind the last. Allocates O(threads), as many as the
+  // memory limit allows.
   void hash(const base::Rows4& vectors, std::int64_t group, const Padding* padding,
             const IndexGrid& buckets, const Execution& execution) const;
 
   std::size_t bytes() const noexcept { return laid_out_.size(); }
 
  private:
+  Hasher(const RotationSource& rotations, const BucketFactors& factors, std::int64_t heads,
+         const kernel::KernelTable<T>& table);
+  std::size_t rotation_bytes() const noexcept;
+
   struct Scratch {  // of one thread
     T* panel;
     T* products;
@@ -47,6 +55,7 @@ class Hasher {
   RotationSource rotations_;
   BucketFactors factors_;
   const kernel::KernelTable<T>& table_;
+  std::int64_t heads_;
   std::int64_t width_;
   std::int64_t head_rows_;        // rows of rotations of a head, padding of the kernel included
   std::int64_t rounds_per_call_;  // whose products stay in the first level cache

@@ -50,8 +50,9 @@ void normalize_keys(ConstTensorView query_key, TensorView key, KeyNorm key_norm,
                     const Execution& execution) {
   constexpr const char* kFunction = "normalize_keys";
   lsh::check_threads(kFunction, execution);
-  const base::Rows4 from = base::check_rows(kFunction, "query_key", "head_dim", query_key);
-  const base::Rows4 to = base::check_rows(kFunction, "key", "head_dim", key);
+  const std::string where = std::string(kFunction) + ": ";
+  const base::Rows4 from = base::check_rows(where, "query_key", "head_dim", query_key);
+  const base::Rows4 to = base::check_rows(where, "key", "head_dim", key);
   lsh::require_shape(kFunction, "key", key, "that of query_key", query_key);
   base::require(key.dtype == query_key.dtype, [&] {
     return std::string("normalize_keys: key must have the dtype of query_key, ") +
@@ -68,6 +69,7 @@ void normalize_keys(ConstTensorView query_key, TensorView key, KeyNorm key_norm,
   const std::int64_t parts = base::ceil_div(seqlen, kTaskRows);
   const int threads = base::resolve_threads(execution.threads, batch * parts);
   base::parallel_for(batch * parts, threads, [&](std::int64_t t, int) {
+    base::check_stop(execution.stop, kFunction);
     const std::int64_t b = t / parts, begin = t % parts * kTaskRows;
     const std::int64_t end = std::min(begin + kTaskRows, seqlen);
     base::visit_floating(from.dtype, [&](auto tag) {

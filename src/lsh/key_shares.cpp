@@ -46,9 +46,8 @@ KeyShares::KeyShares(const Rounds& rounds, const mask::BoundMask& mask, std::int
   std::vector<mask::Range> met;
   for (std::int64_t share = 0; share * length_ < shape.seqlen_q; ++share) {
     mask::Range keys;
-    for (std::int64_t list = 0; list < shape.batch * shape.num_heads; ++list) {
-      const mask::Range seen =
-          mask.visible_keys(list / shape.num_heads, list % shape.num_heads, places(0, 0, 0, share));
+    for (std::int64_t b = 0; b < shape.batch; ++b) {
+      const mask::Range seen = mask.visible_keys(b, places(0, 0, 0, share));
       if (seen.empty()) continue;
       const mask::Range runs{seen.begin / run_keys * run_keys, base::round_up(seen.end, run_keys)};
       keys = keys.empty()

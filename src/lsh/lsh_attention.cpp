@@ -71,6 +71,7 @@ class LshForward {
   std::string log_line() const { return lsh_.log_line(kFunction, describe()); }
 
   void run() {
+    if (lsh_.lists() * checked_.seqlen_q == 0) return;
     const base::Buffer workspace(total_bytes_ - lsh_.sorting_bytes(threads_));
     base::Carver carver(workspace.data());
     carve(carver, at_once(threads_));
@@ -223,7 +224,7 @@ void run_forward(const ConstTensorView& query, const ConstTensorView& key,
                  engine::Recorder* recorder) {
   const CheckedCall checked =
       check_lsh_call(kFunction, query, key, value, options, attention, execution);
-  engine::ResultChecker checker(kFunction, checked);
+  engine::ResultChecker checker(checked);
   Results results;
   results.output = checker.output(result.output);
   results.lse = checker.lse(result.lse);

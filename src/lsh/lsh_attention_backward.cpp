@@ -79,6 +79,21 @@ class LshBackward {
   std::string log_line() const { return lsh_.log_line(kFunction, describe()); }
 
   void run() {
+    if (lsh_.lists() * checked_.seqlen_q > 0) return run_groups();
+    clear_unseen_keys();
+    reduce_sinks();
+  }
+
+ private:
+  using List = typename LshCall<T>::List;
+  struct Worker {
+    Worker(const LshCall<T>& call, engine::WantedGradients wanted, std::byte* memory)
+        : engine(call.engine_call(), wanted, memory), groups(call.make_groups()) {}
+    engine::GatheredGradients<T> engine;
+    Groups groups;
+  };
+
+  void run_groups() {
     const base::Buffer workspace(total_bytes_ - lsh_.sorting_bytes(threads_));
     base::Carver carver(workspace.data());
     const std::int64_t step = lsh_.groups_at_once(threads_, longest_turn_);
@@ -96,19 +111,13 @@ class LshBackward {
       for (std::int64_t phase = 0; phase < lsh_.phases(); ++phase) run_phase(phase, workers);
       end_rows();
     }
-    if (is_given(tensors_.dsinks)) {
-      engine::reduce_sinks(checked_, tensors_.lse, delta_, tensors_.dsinks);
-    }
+    reduce_sinks();
   }
 
- private:
-  using List = typename LshCall<T>::List;
-  struct Worker {
-    Worker(const LshCall<T>& call, engine::WantedGradients wanted, std::byte* memory)
-        : engine(call.engine_call(), wanted, memory), groups(call.make_groups()) {}
-    engine::GatheredGradients<T> engine;
-    Groups groups;
-  };
+  void reduce_sinks() const {
+    if (!is_given(tensors_.dsinks)) return;
+    engine::reduce_sinks(checked_, tensors_.lse, delta_, tensors_.dsinks);
+  }
 
   // Operands are of one type: where doutput is wider than the inputs, they are widened.
   static DType operands(const CheckedCall& checked, const BackwardTensors& tensors) {
@@ -183,6 +192,25 @@ class LshBackward {
     }
   }
 
+  // Keys without queries.
+  void clear_unseen_keys() const {
+    if (checked_.seqlen_k == 0) return;
+    const std::vector<T> zeros(
+        static_cast<std::size_t>(std::max(checked_.head_dim, checked_.head_dim_v)));
+    const auto clear = [&](const engine::TensorAxes& gradient, std::int64_t dim, std::int64_t b,
+                           std::int64_t h) {
+      if (gradient.data == nullptr) return;
+      lsh_.engine_call().kernel->store_rows(gradient.target(b, h), 0, checked_.seqlen_k, dim,
+                                            zeros.data(), 0, T{1});
+    };
+    for (std::int64_t b = 0; b < checked_.batch; ++b) {
+      for (std::int64_t h = 0; h < checked_.num_heads_kv; ++h) {
+        clear(tensors_.dkey, checked_.head_dim, b, h);
+        clear(tensors_.dvalue, checked_.head_dim_v, b, h);
+      }
+    }
+  }
+
   void clear_keys() const {
     base::parallel_for(lsh_.open_groups(), threads_, [&](std::int64_t group, int) {
       const List list = lsh_.list_at(group * lsh_.lists_of_group());
@@ -234,7 +262,7 @@ class LshBackward {
 
   double own_weight(const List& list, std::int64_t n, double score) const {
     const double lse = engine::number_at(tensors_.lse.source(list.b, list.h), n);
-    if ((std::isinf(lse) && lse < 0) || score < lse - engine::kFar) return 0;
+    if ((std::isinf(lse) && lse < 0) || score < lse - engine::kNoWeightBelow) return 0;
     const double count = lsh_.own_count(list, n);
     if (count == 0) return 0;
     // Rounded as lse is: where a row sees itself alone, both are equal.
@@ -316,7 +344,7 @@ void lsh_attention_backward(ConstTensorView query, ConstTensorView key, ConstTen
            ": dkey is asked for, but query and key are shared; their gradient is dquery";
   });
   const lsh::BackwardTensors tensors =
-      engine::check_backward(lsh::kFunction, checked, result, dresult, into, attention);
+      engine::check_backward(checked, result, dresult, into, attention);
   const auto run = [](auto& backward) {
     const base::CallLog log;
     backward.run();

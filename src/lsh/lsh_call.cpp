@@ -11,6 +11,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/fit_memory.h"
 #include "base/parallel_for.h"
 #include "base/visit_dtype.h"
 #include "engine/call_setup.h"
@@ -41,7 +42,7 @@ Mask local_terms(const Mask& mask, const std::array<std::int64_t, 2>& sides) {
 bool sees(const mask::BoundMask& mask, std::int64_t b, std::int64_t h, std::int64_t query,
           std::int64_t key) {
   std::uint64_t word = 0;
-  mask.fill_bits(b, h, {query, 1}, {key, 1}, {&word, 1});
+  mask.fill_bits(b, h, {query, query + 1}, {key, key + 1}, {&word, 1});
   return word != 0;
 }
 
@@ -49,16 +50,14 @@ int choose_threads(const char* function, const Execution& execution, std::int64_
                    const std::function<std::size_t(int)>& bytes,
                    const std::function<void()>& spare_memory) {
   int threads = base::resolve_threads(execution.threads, tasks);
-  const std::size_t limit = execution.memory_limit;
-  if (limit > 0 && bytes(threads) > limit) spare_memory();
-  while (limit > 0 && threads > 1 && bytes(threads) > limit) --threads;
-  base::require(
-      limit == 0 || bytes(threads) <= limit,
+  bool spared = false;
+  base::fit_memory(
+      function, execution.memory_limit, [&] { return bytes(threads); },
       [&] {
-        return std::string(function) + ": no plan fits memory_limit; the least workspace is " +
-               std::to_string(bytes(threads)) + " bytes, the limit " + std::to_string(limit);
-      },
-      ErrorCode::kOutOfMemory);
+        if (spared) return base::give_up_thread(threads);
+        spare_memory();
+        return spared = true;
+      });
   return threads;
 }
 
@@ -70,7 +69,7 @@ CheckedCall check_lsh_call(const char* function, const ConstTensorView& query,
   check_options(function, options, vectors);
   check_scores(function, attention, vectors);
   const CheckedCall checked =
-      engine::check_call(query, is_given(key) ? key : query, value, attention, execution);
+      engine::check_call(function, query, is_given(key) ? key : query, value, attention, execution);
   base::require(checked.seqlen_q <= INT32_MAX && checked.seqlen_k <= INT32_MAX, [&] {
     return std::string(function) + ": seqlen must stay below 2^31; found query " +
            shape_string(query) + ", value " + shape_string(value);
@@ -120,7 +119,7 @@ void LshCall<T>::bind_masks() {
   }
 }
 
-// Choices that change bits hang on shapes and the kernel alone.
+// Choices that change bits depend on shapes and the kernel alone.
 template <class T>
 void LshCall<T>::choose_sizes(bool panels_by_depth) {
   constexpr std::int64_t kPanels = 8;
@@ -161,7 +160,6 @@ void LshCall<T>::carve(base::Carver& carver, std::int64_t open_groups) {
   const std::int64_t open_lists = open_groups * lists_of_group();
   rounds_.carve(carver);
   if (shared()) key_factor_ = carver.take<T>(open_lists * checked().seqlen_k);
-  if (!shared()) places_ = carver.take<std::int64_t>(checked().batch * checked().seqlen_q);
   if (local_) all_ = carver.take<std::int32_t>(std::max(checked().seqlen_q, checked().seqlen_k));
   query_copy_.carve(carver, open_lists);
   key_copy_.carve(carver, open_groups);
@@ -169,31 +167,18 @@ void LshCall<T>::carve(base::Carver& carver, std::int64_t open_groups) {
 }
 
 template <class T>
-std::size_t LshCall<T>::sorting_bytes(int threads) const noexcept {
-  return rounds_.sorting_bytes(threads, checked().head_dim, factors_.columns, sizeof(T));
+std::size_t LshCall<T>::sorting_bytes(int threads) const {
+  return rounds_.sorting_bytes(checked().query.dtype, checked().head_dim, factors_, execution_,
+                               threads);
 }
 
 template <class T>
 void LshCall<T>::begin(int threads) {
-  Execution sorting = execution_;
-  sorting.threads = threads;
-  sorting.memory_limit = 0;  // kept by the plan
-  rounds_.sort(inputs_.query, inputs_.key, attention_.mask, places_of_queries(), sorting);
+  rounds_.sort(inputs_.query, inputs_.key, attention_.mask, mask_, execution_, threads);
   if (local_) std::iota(all_, all_ + std::max(checked().seqlen_q, checked().seqlen_k), 0);
   if (call_.progress != nullptr) {
-    call_.progress->total +=
-        phases() * lists() * base::ceil_div(checked().seqlen_q, call_.rows_per_panel);
+    call_.progress->total += phases() * lists() * checked().seqlen_q;
   }
-}
-
-template <class T>
-std::span<const std::int64_t> LshCall<T>::places_of_queries() {
-  if (shared()) return {};
-  const std::int64_t rows = checked().batch * checked().seqlen_q;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    places_[row] = mask_.query_place(row / checked().seqlen_q, row % checked().seqlen_q);
-  }
-  return {places_, static_cast<std::size_t>(rows)};
 }
 
 template <class T>
@@ -293,7 +278,7 @@ void LshCall<T>::emit(const List& list, std::int64_t phase, mask::Range places, 
                       const Groups::Body& body) const {
   if (is_local(phase)) {
     const auto count = static_cast<std::size_t>(std::max(checked().seqlen_q, checked().seqlen_k));
-    groups.of_mask(list.b, list.h, places, *local_, {all_, count}, body);
+    groups.of_mask(list.b, places, *local_, {all_, count}, body);
   } else {
     groups.of_round(list.b, list.h, round_of(phase), places, body);
   }
@@ -324,8 +309,8 @@ double LshCall<T>::pairs_of_list() const {
   if (rounds_.options().whole_buckets) window = keys / static_cast<double>(factors_.buckets);
   double pairs = rounds * queries * window;
   for (std::int64_t begin = 0; local_ && begin < checked().seqlen_q; begin += call_.group_queries) {
-    const mask::Range seen = local_->visible_keys(
-        0, 0, {begin, std::min(begin + call_.group_queries, checked().seqlen_q)});
+    const mask::Range seen =
+        local_->visible_keys(0, {begin, std::min(begin + call_.group_queries, checked().seqlen_q)});
     pairs += static_cast<double>(seen.size() * call_.group_queries);
   }
   return pairs;

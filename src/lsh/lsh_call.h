@@ -98,7 +98,7 @@ class LshCall {
     for (engine::ListRows* copy : {&query_copy_, &key_copy_, &value_copy_}) copy->spare_memory();
   }
   // What hashing and sorting allocate beside that.
-  std::size_t sorting_bytes(int threads) const noexcept;
+  std::size_t sorting_bytes(int threads) const;
 
   // Hashes and sorts all rounds; says how much there is to do.
   void begin(int threads);
@@ -139,7 +139,6 @@ class LshCall {
  private:
   void bind_masks();
   void choose_sizes(bool panels_by_depth);
-  std::span<const std::int64_t> places_of_queries();
   double pairs_of_list() const;
 
   const LshInputs inputs_;
@@ -159,9 +158,8 @@ class LshCall {
   engine::ListRows value_copy_;
   std::int64_t first_group_ = 0;
   std::int64_t open_groups_ = 0;
-  T* key_factor_ = nullptr;         // [open lists][seqlen], of shared vectors
-  std::int64_t* places_ = nullptr;  // [batch][seqlen_q], of separate queries
-  std::int32_t* all_ = nullptr;     // 0, 1, 2, ..., with a local window
+  T* key_factor_ = nullptr;      // [open lists][seqlen], of shared vectors
+  std::int32_t* all_ = nullptr;  // 0, 1, 2, ..., with a local window
 };
 
 }  // namespace longspan::lsh

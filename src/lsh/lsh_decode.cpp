@@ -163,7 +163,7 @@ class LshDecode {
   void carve(base::Carver& carver) {
     reference_ = carver.take<T>(rows());
     sum_ = carver.take<T>(rows());
-    own_scores_ = carver.take<T>(rows());
+    if (shared_) own_scores_ = carver.take<T>(rows());
     if (!shared_) buckets_ = carver.take<std::int32_t>(rows() * options_.num_hashes);
     query_copy_.carve(carver, checked_.batch * checked_.num_heads);
     numerator_.carve(carver, checked_.batch * checked_.num_heads);
@@ -300,9 +300,9 @@ void attend_cached(const ConstTensorView& query, const CachedKeys& cache,
   check_scores(kFunction, attention, cache.vectors);
   check_mask(attention.mask);
   const CheckedCall checked =
-      engine::check_call(query, cache.key, cache.value, attention, execution);
+      engine::check_call(kFunction, query, cache.key, cache.value, attention, execution);
   if (cache.vectors == Vectors::kShared) check_newest(checked);
-  engine::ResultChecker checker(kFunction, checked);
+  engine::ResultChecker checker(checked);
   const Results results{checker.output(result.output), checker.lse(result.lse)};
   LshDecode<T> decode(checked, cache, hashed, results, options, attention, execution);
   const base::CallLog log;

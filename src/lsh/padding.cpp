@@ -33,7 +33,7 @@ Mask without_padding(const Mask& mask) { return terms_of(mask, /*padding=*/false
 
 Padding::Padding(const Mask& mask, const mask::CallShape& shape, std::int64_t num_heads_kv)
     : mask_(terms_of(mask, /*padding=*/true), {},
-            {shape.batch, shape.num_heads, 1, shape.seqlen_k}),
+            {shape.batch, shape.num_heads, 1, shape.seqlen_k, shape.function}),
       group_(num_heads_kv > 0 ? shape.num_heads / num_heads_kv : 0) {}
 
 void Padding::find_visible(std::int64_t batch, std::int64_t head_kv, std::int64_t first,
@@ -45,7 +45,7 @@ void Padding::find_visible(std::int64_t batch, std::int64_t head_kv, std::int64_
   for (std::int64_t g = 0; g < group_; ++g) {
     for (std::int64_t begin = 0; begin < count; begin += kBlock) {
       const std::int64_t keys = std::min(kBlock, count - begin);
-      mask_.fill_bits(batch, head_kv * group_ + g, {0, 1}, {first + begin, keys},
+      mask_.fill_bits(batch, head_kv * group_ + g, {0, 1}, {first + begin, first + begin + keys},
                       std::span(words).first(static_cast<std::size_t>(keys)));
       for (std::int64_t k = 0; k < keys; ++k) visible[begin + k] |= words[k];
     }

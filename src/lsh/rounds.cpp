@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/check.h"
 #include "base/parallel_for.h"
 #include "base/round.h"
+#include "lsh/hasher.h"
 #include "lsh/sort.h"
 
 namespace longspan::lsh {
@@ -62,10 +64,13 @@ void Rounds::carve(base::Carver& carver) {
   query_buckets_ = carver.take<std::int32_t>(queries * hashing_.num_hashes);
   query_order_ = carver.take<std::int32_t>(queries * rounds_);
   query_numbers_ = carver.take<std::int32_t>(queries * rounds_);
+  query_places_ = carver.take<std::int64_t>(shape_.batch * shape_.seqlen_q);
 }
 
 void Rounds::sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
-                  std::span<const std::int64_t> query_places, const Execution& execution) {
+                  const mask::BoundMask& bound, Execution execution, int threads) {
+  execution.threads = threads;
+  execution.memory_limit = 0;
   const TensorView keys =
       grid(key_buckets_, shape_.batch, shape_.num_heads_kv, hashing_.num_hashes, shape_.seqlen_k);
   const TensorView queries =
@@ -81,21 +86,21 @@ void Rounds::sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
   sort_by_bucket(buckets,
                  grid(key_order_, shape_.batch, shape_.num_heads_kv, rounds_, shape_.seqlen_k),
                  execution);
-  if (!shape_.shared) number_queries(query_places, execution);
+  if (!shape_.shared) number_queries(bound, execution);
   number_keys(execution);
 }
 
-std::size_t Rounds::sorting_bytes(int threads, std::int64_t head_dim, std::int64_t columns,
-                                  std::size_t element) const noexcept {
-  // Rotations; panels of vectors, products of a first level cache and flags.
-  constexpr std::int64_t kRowMultiple = 16, kProducts = 64 << 10;
-  const std::int64_t rows =
-      base::round_up(hashing_.num_hashes * columns + kRowMultiple - 1, kRowMultiple);
-  const auto rotations = static_cast<std::size_t>(shape_.num_heads_kv * rows * head_dim) * element;
-  const auto panel = static_cast<std::size_t>(head_dim * 64 + columns * 64) * element + kProducts;
-  const std::size_t scratch =
-      std::max(panel, BucketSort(std::max(shape_.seqlen_q, shape_.seqlen_k)).bytes());
-  return rotations + static_cast<std::size_t>(threads) * scratch;
+std::size_t Rounds::sorting_bytes(DType vectors, std::int64_t head_dim,
+                                  const BucketFactors& factors, const Execution& execution,
+                                  int threads) const {
+  const RotationSource rotations{{}, hashing_.seed, head_dim, hashing_.num_hashes, factors.columns};
+  const std::size_t hashing =
+      vectors == DType::kFloat64 ? Hasher<double>::planned_bytes(
+                                       rotations, factors, shape_.num_heads_kv, execution, threads)
+                                 : Hasher<float>::planned_bytes(
+                                       rotations, factors, shape_.num_heads_kv, execution, threads);
+  const BucketSort sort(std::max(shape_.seqlen_q, shape_.seqlen_k));
+  return std::max(hashing, static_cast<std::size_t>(threads) * sort.bytes());
 }
 
 // Then from (bucket, index) to (chunk, index): keys in the order of their indices go to their
@@ -104,6 +109,7 @@ void Rounds::number_keys(const Execution& execution) const {
   const std::int64_t lists = shape_.batch * shape_.num_heads_kv, seqlen = shape_.seqlen_k;
   base::parallel_for(
       lists, base::resolve_threads(execution.threads, lists), [&](std::int64_t list, int) {
+        base::check_stop(execution.stop, "lsh_attention");
         std::int32_t* numbers = key_numbers_ + list * seqlen * rounds_;
         std::vector<std::int64_t> next(static_cast<std::size_t>(chunks_));
         for (std::int64_t round = 0; round < rounds_; ++round) {
@@ -141,9 +147,11 @@ std::vector<std::int32_t> Rounds::keys_by_bucket(std::int64_t b, std::int64_t h,
 
 // Ranks first, in the place of the queries' future order; then numbers; then queries sorted by
 // them. What is sorted is not negative: until then numbers are one larger.
-void Rounds::number_queries(std::span<const std::int64_t> query_places,
-                            const Execution& execution) {
+void Rounds::number_queries(const mask::BoundMask& bound, const Execution& execution) {
   const std::int64_t lists = shape_.batch * shape_.num_heads, seqlen = shape_.seqlen_q;
+  for (std::int64_t row = 0; row < shape_.batch * seqlen; ++row) {
+    query_places_[row] = bound.query_place(row / seqlen, row % seqlen);
+  }
   const TensorView ranks = grid(query_order_, shape_.batch, shape_.num_heads, rounds_, seqlen);
   if (!options_.whole_buckets) {
     TensorView queries =
@@ -151,7 +159,7 @@ void Rounds::number_queries(std::span<const std::int64_t> query_places,
     TensorView keys =
         grid(key_buckets_, shape_.batch, shape_.num_heads_kv, hashing_.num_hashes, shape_.seqlen_k);
     queries.shape[2] = keys.shape[2] = rounds_;
-    ConstTensorView places{query_places.data(), DType::kInt64, 2, {shape_.batch, seqlen}, {}};
+    ConstTensorView places{query_places_, DType::kInt64, 2, {shape_.batch, seqlen}, {}};
     places.strides = {seqlen, 1, 0, 0};
     rank_queries(queries, keys,
                  grid(key_order_, shape_.batch, shape_.num_heads_kv, rounds_, shape_.seqlen_k),
@@ -159,6 +167,7 @@ void Rounds::number_queries(std::span<const std::int64_t> query_places,
   }
   base::parallel_for(
       lists, base::resolve_threads(execution.threads, lists), [&](std::int64_t list, int) {
+        base::check_stop(execution.stop, "lsh_attention");
         std::int32_t* numbers = query_numbers_ + list * seqlen * rounds_;
         for (std::int64_t round = 0; round < rounds_; ++round) {
           const std::int32_t* rank = query_order_ + (list * rounds_ + round) * seqlen;

@@ -13,6 +13,8 @@
 
 #include "base/buffer.h"
 #include "longspan/lsh_attention.h"
+#include "lsh/bucket_rule.h"
+#include "mask/bound_mask.h"
 #include "mask/tile.h"
 
 namespace longspan::lsh {
@@ -39,14 +41,14 @@ class Rounds {
   Rounds(const LshOptions& options, const RoundsShape& shape);
   void carve(base::Carver& carver);
 
-  // What sort() allocates for itself, at most.
-  std::size_t sorting_bytes(int threads, std::int64_t head_dim, std::int64_t columns,
-                            std::size_t element) const noexcept;
+  // What sort() allocates for itself.
+  std::size_t sorting_bytes(DType vectors, std::int64_t head_dim, const BucketFactors& factors,
+                            const Execution& execution, int threads) const;
 
-  // Fills in everything. `query_places(b, i)`: the key that query i is level with, for separate
-  // queries.
+  // Fills in everything, on so many threads. `bound`: the mask, bound to the call with positions
+  // where queries are separate. The memory limit has been kept by whoever planned.
   void sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
-            std::span<const std::int64_t> query_places, const Execution& execution);
+            const mask::BoundMask& bound, Execution execution, int threads);
 
   std::int64_t count() const noexcept { return rounds_; }
   std::int64_t chunks() const noexcept { return chunks_; }
@@ -123,7 +125,7 @@ class Rounds {
     return {all + n * length, static_cast<std::size_t>(length)};
   }
   void number_keys(const Execution& execution) const;
-  void number_queries(std::span<const std::int64_t> query_places, const Execution& execution);
+  void number_queries(const mask::BoundMask& bound, const Execution& execution);
 
   LshOptions options_;
   LshOptions hashing_;  // as the caller gave them
@@ -137,6 +139,7 @@ class Rounds {
   std::int32_t* query_order_ = nullptr;
   std::int32_t* key_numbers_ = nullptr;
   std::int32_t* query_numbers_ = nullptr;
+  std::int64_t* query_places_ = nullptr;  // [batch][seqlen_q]: the key that a query is level with
 };
 
 }  // namespace longspan::lsh

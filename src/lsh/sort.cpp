@@ -90,6 +90,7 @@ void sort_by_bucket(ConstTensorView buckets, TensorView sorted_positions,
   const int threads = base::resolve_threads(execution.threads, in.rows());
   const base::Buffer workspace(static_cast<std::size_t>(threads) * sort.bytes());
   base::parallel_for(in.rows(), threads, [&](std::int64_t row, int worker) {
+    base::check_stop(execution.stop, "sort_by_bucket");
     const lsh::IndexRow numbers = in.row(row);
     for (std::int64_t n = 0; n < seqlen; ++n) {
       base::require(numbers[n] >= 0, [&] {
@@ -108,6 +109,7 @@ void undo_sort(ConstTensorView sorted_positions, TensorView places, const Execut
   const std::int64_t seqlen = in.shape[3];
   const int threads = base::resolve_threads(execution.threads, in.rows());
   base::parallel_for(in.rows(), threads, [&](std::int64_t row, int) {
+    base::check_stop(execution.stop, "undo_sort");
     const lsh::IndexRow positions = in.row(row), inverse = out.row(row);
     constexpr std::int64_t kUnset = -1;
     for (std::int64_t n = 0; n < seqlen; ++n) inverse.set(n, kUnset);

@@ -17,27 +17,6 @@ namespace {
 
 using base::require;
 
-// (bucket, position) of a key is at most that of a query.
-struct SortedKeys {
-  lsh::IndexRow buckets;
-  lsh::IndexRow positions;
-  std::int64_t count;
-
-  std::int64_t rank_of(std::int64_t bucket, std::int64_t position) const noexcept {
-    std::int64_t low = 0, high = count;  // ranks below `low` are too small, from `high` on not
-    while (low < high) {
-      const std::int64_t middle = low + (high - low) / 2;
-      const std::int64_t key = positions[middle], b = buckets[key];
-      if (b < bucket || (b == bucket && key <= position)) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    return low;
-  }
-};
-
 }  // namespace
 
 std::int64_t count_chunks(std::int64_t seqlen, std::int64_t chunk_len) {
@@ -74,67 +53,117 @@ ChunkPlace ChunkWindow::operator[](std::int64_t n) const noexcept {
   return {first_round_ + at / chunks_, at % chunks_};
 }
 
-void rank_queries(ConstTensorView query_buckets, ConstTensorView key_buckets,
-                  ConstTensorView sorted_positions, ConstTensorView query_positions,
-                  TensorView ranks, const Execution& execution) {
-  constexpr const char* kFunction = "rank_queries";
-  lsh::check_threads(kFunction, execution);
-  const lsh::IndexGrid queries = lsh::check_index_input(kFunction, "query_buckets", query_buckets);
-  const lsh::IndexGrid keys = lsh::check_index_input(kFunction, "key_buckets", key_buckets);
-  const lsh::IndexGrid order =
-      lsh::check_index_input(kFunction, "sorted_positions", sorted_positions);
-  const lsh::IndexGrid out = lsh::check_index_result(kFunction, "ranks", ranks, keys.shape[3]);
-  lsh::require_shape(kFunction, "sorted_positions", sorted_positions, "that of key_buckets",
-                     key_buckets);
-  lsh::require_shape(kFunction, "ranks", ranks, "that of query_buckets", query_buckets);
-  const std::int64_t heads = queries.shape[1], heads_kv = keys.shape[1];
-  require(
-      query_buckets.rank == key_buckets.rank && queries.shape[0] == keys.shape[0] &&
-          queries.shape[2] == keys.shape[2] && (heads_kv == 0 ? heads == 0 : heads % heads_kv == 0),
-      [&] {
-        return "rank_queries: query_buckets and key_buckets must have one batch and num_hashes, "
-               "and num_heads a multiple of num_heads_kv; found " +
-               shape_string(query_buckets) + " and " + shape_string(key_buckets);
-      });
-  lsh::IndexGrid positions;
+namespace lsh {
+namespace {
+
+constexpr const char* kRankQueries = "rank_queries";
+
+// (bucket, position) of a key is at most that of a query.
+struct SortedKeys {
+  IndexRow buckets;
+  IndexRow positions;
+  std::int64_t count;
+
+  std::int64_t rank_of(std::int64_t bucket, std::int64_t position) const noexcept {
+    std::int64_t low = 0, high = count;  // ranks below `low` are too small, from `high` on not
+    while (low < high) {
+      const std::int64_t middle = low + (high - low) / 2;
+      const std::int64_t key = positions[middle], b = buckets[key];
+      if (b < bucket || (b == bucket && key <= position)) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+};
+
+struct RankGrids {
+  IndexGrid queries;
+  IndexGrid keys;
+  IndexGrid order;
+  IndexGrid positions;  // of queries; without data: their indices
+  bool positions_by_batch = false;
+  IndexGrid ranks;
+};
+
+RankGrids check_ranks(const ConstTensorView& query_buckets, const ConstTensorView& key_buckets,
+                      const ConstTensorView& sorted_positions,
+                      const ConstTensorView& query_positions, const TensorView& ranks) {
+  RankGrids grids;
+  grids.queries = check_index_input(kRankQueries, "query_buckets", query_buckets);
+  grids.keys = check_index_input(kRankQueries, "key_buckets", key_buckets);
+  grids.order = check_index_input(kRankQueries, "sorted_positions", sorted_positions);
+  grids.ranks = check_index_result(kRankQueries, "ranks", ranks, grids.keys.shape[3]);
+  require_shape(kRankQueries, "sorted_positions", sorted_positions, "that of key_buckets",
+                key_buckets);
+  require_shape(kRankQueries, "ranks", ranks, "that of query_buckets", query_buckets);
+  const auto [batch, heads, rounds, seqlen_q] = grids.queries.shape;
+  const std::int64_t heads_kv = grids.keys.shape[1];
+  require(query_buckets.rank == key_buckets.rank && batch == grids.keys.shape[0] &&
+              rounds == grids.keys.shape[2] && (heads_kv == 0 ? heads == 0 : heads % heads_kv == 0),
+          [&] {
+            return "rank_queries: query_buckets and key_buckets must have one batch and "
+                   "num_hashes, and num_heads a multiple of num_heads_kv; found " +
+                   shape_string(query_buckets) + " and " + shape_string(key_buckets);
+          });
   if (is_given(query_positions)) {
-    positions = lsh::check_index_input(kFunction, "query_positions", query_positions);
-    require(
-        query_positions.rank <= 2 && positions.shape[3] == queries.shape[3] &&
-            (query_positions.rank == 1 || query_positions.shape[0] == queries.shape[0]),
-        [&] {
-          return "rank_queries: query_positions must have shape [seqlen_q] or [batch, seqlen_q]; "
-                 "found " +
-                 shape_string(query_positions) + " for query_buckets " +
-                 shape_string(query_buckets);
-        });
+    grids.positions = check_index_input(kRankQueries, "query_positions", query_positions);
+    grids.positions_by_batch = query_positions.rank == 2;
+    const bool fits = query_positions.rank <= 2 && grids.positions.shape[3] == seqlen_q &&
+                      (query_positions.rank == 1 || query_positions.shape[0] == batch);
+    require(fits, [&] {
+      return "rank_queries: query_positions must have shape [seqlen_q] or [batch, seqlen_q]; "
+             "found " +
+             shape_string(query_positions) + " for query_buckets " + shape_string(query_buckets);
+    });
   }
   for (const auto& [name, input] :
        {std::pair{"query_buckets", query_buckets}, std::pair{"key_buckets", key_buckets},
         std::pair{"sorted_positions", sorted_positions},
         std::pair{"query_positions", query_positions}}) {
-    lsh::require_apart(kFunction, "ranks", ranks, name, input);
+    require_apart(kRankQueries, "ranks", ranks, name, input);
   }
-  const std::int64_t rounds = queries.shape[2], seqlen_k = keys.shape[3];
-  const int threads = base::resolve_threads(execution.threads, queries.rows());
-  base::parallel_for(queries.rows(), threads, [&](std::int64_t row, int) {
-    const std::int64_t round = row % rounds, head = row / rounds % heads;
-    const std::int64_t batch = row / rounds / heads, head_kv = head / (heads / heads_kv);
-    const SortedKeys sorted{keys.row(batch, head_kv, round), order.row(batch, head_kv, round),
-                            seqlen_k};
-    for (std::int64_t n = 0; n < seqlen_k; ++n) {
-      const std::int64_t p = sorted.positions[n];
-      require(p >= 0 && p < seqlen_k, [&] {
-        return "rank_queries: sorted_positions must be in 0.." + std::to_string(seqlen_k - 1) +
-               "; found " + std::to_string(p);
+  return grids;
+}
+
+void require_positions(const SortedKeys& keys) {
+  for (std::int64_t n = 0; n < keys.count; ++n) {
+    const std::int64_t p = keys.positions[n];
+    require(p >= 0 && p < keys.count, [&] {
+      return "rank_queries: sorted_positions must be in 0.." + std::to_string(keys.count - 1) +
+             "; found " + std::to_string(p);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace lsh
+
+void rank_queries(ConstTensorView query_buckets, ConstTensorView key_buckets,
+                  ConstTensorView sorted_positions, ConstTensorView query_positions,
+                  TensorView ranks, const Execution& execution) {
+  lsh::check_threads(lsh::kRankQueries, execution);
+  const lsh::RankGrids grids =
+      lsh::check_ranks(query_buckets, key_buckets, sorted_positions, query_positions, ranks);
+  const bool given = is_given(query_positions);
+  const std::int64_t rows = grids.queries.rows(), rounds = grids.queries.shape[2];
+  const std::int64_t heads = grids.queries.shape[1], heads_kv = grids.keys.shape[1];
+  base::parallel_for(
+      rows, base::resolve_threads(execution.threads, rows), [&](std::int64_t row, int) {
+        base::check_stop(execution.stop, lsh::kRankQueries);
+        const std::int64_t round = row % rounds, head = row / rounds % heads;
+        const std::int64_t batch = row / rounds / heads, head_kv = head / (heads / heads_kv);
+        const lsh::SortedKeys sorted{grids.keys.row(batch, head_kv, round),
+                                     grids.order.row(batch, head_kv, round), grids.keys.shape[3]};
+        lsh::require_positions(sorted);
+        const lsh::IndexRow buckets = grids.queries.row(row), into = grids.ranks.row(row);
+        const lsh::IndexRow own = grids.positions.row(0, 0, grids.positions_by_batch ? batch : 0);
+        for (std::int64_t i = 0; i < grids.queries.shape[3]; ++i) {
+          into.set(i, sorted.rank_of(buckets[i], given ? own[i] : i));
+        }
       });
-    }
-    const lsh::IndexRow own = positions.row(0, 0, query_positions.rank == 2 ? batch : 0);
-    for (std::int64_t i = 0; i < queries.shape[3]; ++i) {
-      const std::int64_t position = is_given(query_positions) ? own[i] : i;
-      out.row(row).set(i, sorted.rank_of(queries.row(row)[i], position));
-    }
-  });
 }
 
 ChunkRange chunks_of_rank(const LshOptions& options, std::int64_t seqlen_k, std::int64_t rank) {

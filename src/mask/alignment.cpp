@@ -13,15 +13,13 @@ namespace {
 
 std::vector<std::int64_t> read_boundaries(const ConstTensorView& tensor, const std::string& name) {
   std::vector<std::int64_t> starts = read_integers(tensor, name, -1);
-  base::require(!starts.empty(), [&] {
-    return "attention: " + name + " must have shape [documents + 1]; found [0]";
-  });
-  base::require(starts[0] == 0, [&] {
-    return "attention: " + name + " must start at 0; found " + std::to_string(starts[0]);
-  });
+  base::require(!starts.empty(),
+                [&] { return name + " must have shape [documents + 1]; found [0]"; });
+  base::require(starts[0] == 0,
+                [&] { return name + " must start at 0; found " + std::to_string(starts[0]); });
   for (std::size_t n = 1; n < starts.size(); ++n) {
     base::require(starts[n - 1] <= starts[n], [&] {
-      return "attention: " + name + " must not decrease; entry " + std::to_string(n - 1) + " is " +
+      return name + " must not decrease; entry " + std::to_string(n - 1) + " is " +
              std::to_string(starts[n - 1]) + ", entry " + std::to_string(n) + " is " +
              std::to_string(starts[n]);
     });
@@ -32,7 +30,7 @@ std::vector<std::int64_t> read_boundaries(const ConstTensorView& tensor, const s
 void require_inside(const std::vector<std::int64_t>& starts, const std::string& name,
                     std::int64_t seqlen, const char* axis) {
   base::require(starts.back() <= seqlen, [&] {
-    return "attention: " + name + " must not pass " + axis + "; the last boundary is " +
+    return name + " must not pass " + axis + "; the last boundary is " +
            std::to_string(starts.back()) + ", " + axis + " is " + std::to_string(seqlen);
   });
 }
@@ -51,7 +49,7 @@ void require_equal_lengths(const Documents& documents, const CallShape& shape,
   for (std::int64_t d = 0; d < documents.count(); ++d) {
     const std::int64_t queries = documents.queries(d).size(), keys = documents.keys(d).size();
     if (queries == keys) continue;
-    const std::string needs = "attention: " + user + " needs query_offset when ";
+    const std::string needs = shape.where() + user + " needs query_offset when ";
     base::fail(ErrorCode::kInvalidArgument,
                documents.packed()
                    ? needs + "the lengths of a document differ; document " + std::to_string(d) +
@@ -67,23 +65,19 @@ void require_equal_lengths(const Documents& documents, const CallShape& shape,
 
 std::vector<std::int64_t> read_integers(const ConstTensorView& tensor, const std::string& name,
                                         std::int64_t count) {
-  base::require(is_given(tensor), [&] {
-    return "attention: " + name + " must be a tensor of int32 or int64; found none";
-  });
-  base::require(tensor.dtype == DType::kInt32 || tensor.dtype == DType::kInt64, [&] {
-    return "attention: " + name + " must be int32 or int64; found " + name_of(tensor.dtype);
-  });
+  base::require(is_given(tensor),
+                [&] { return name + " must be a tensor of int32 or int64; found none"; });
+  base::require(tensor.dtype == DType::kInt32 || tensor.dtype == DType::kInt64,
+                [&] { return name + " must be int32 or int64; found " + name_of(tensor.dtype); });
   base::require(tensor.rank == 1, [&] {
-    return "attention: " + name + " must have rank 1; found rank " + std::to_string(tensor.rank);
+    return name + " must have rank 1; found rank " + std::to_string(tensor.rank);
   });
   base::require(tensor.shape[0] >= 0 && (count < 0 || tensor.shape[0] == count), [&] {
-    return "attention: " + name + " must have shape [" +
-           (count < 0 ? "documents + 1" : std::to_string(count)) + "]; found " +
-           shape_string(tensor);
+    return name + " must have shape [" + (count < 0 ? "documents + 1" : std::to_string(count)) +
+           "]; found " + shape_string(tensor);
   });
-  base::require(tensor.data != nullptr || tensor.shape[0] == 0, [&] {
-    return "attention: " + name + " has shape " + shape_string(tensor) + " but no data";
-  });
+  base::require(tensor.data != nullptr || tensor.shape[0] == 0,
+                [&] { return name + " has shape " + shape_string(tensor) + " but no data"; });
   std::vector<std::int64_t> values(static_cast<std::size_t>(tensor.shape[0]));
   for (std::int64_t n = 0; n < tensor.shape[0]; ++n) {
     const std::int64_t at = n * tensor.strides[0];
@@ -98,18 +92,21 @@ Documents::Documents(const CallShape& shape)
 
 Documents::Documents(const MaskTerm& term, const CallShape& shape) : packed_(true) {
   base::require(shape.batch == 1, [&] {
-    return "attention: documents needs batch 1; found batch " + std::to_string(shape.batch);
+    return shape.where() + "documents needs batch 1; found batch " + std::to_string(shape.batch);
   });
   const bool shared = !is_given(term.tensor_k);
-  const std::string name_k = shared ? "cu_seqlens_q (serving the keys)" : "cu_seqlens_k";
-  starts_q_ = read_boundaries(term.tensor, "cu_seqlens_q");
+  const std::string name_q = shape.where() + "cu_seqlens_q";
+  const std::string name_k =
+      shape.where() + (shared ? "cu_seqlens_q (serving the keys)" : "cu_seqlens_k");
+  starts_q_ = read_boundaries(term.tensor, name_q);
   starts_k_ = shared ? starts_q_ : read_boundaries(term.tensor_k, name_k);
   base::require(starts_q_.size() == starts_k_.size(), [&] {
-    return "attention: cu_seqlens_q and cu_seqlens_k must have the same length; cu_seqlens_q has " +
+    return shape.where() +
+           "cu_seqlens_q and cu_seqlens_k must have the same length; cu_seqlens_q has " +
            std::to_string(starts_q_.size()) + ", cu_seqlens_k has " +
            std::to_string(starts_k_.size());
   });
-  require_inside(starts_q_, "cu_seqlens_q", shape.seqlen_q, "seqlen_q");
+  require_inside(starts_q_, name_q, shape.seqlen_q, "seqlen_q");
   require_inside(starts_k_, name_k, shape.seqlen_k, "seqlen_k");
 }
 
@@ -134,12 +131,14 @@ Offset::Offset(const QueryOffset& own, const QueryOffset& call, const Documents&
       end_ = true;
       return;
     case QueryOffset::Kind::kPerBatch:
-      numbers_ = read_integers(offset.per_batch, "query_offset of " + user, shape.batch);
+      numbers_ =
+          read_integers(offset.per_batch, shape.where() + "query_offset of " + user, shape.batch);
       return;
   }
-  base::fail(ErrorCode::kInvalidArgument,
-             "attention: query_offset of " + user + " must be unset, a number, end or per batch; " +
-                 "found kind " + std::to_string(static_cast<int>(offset.kind)));
+  base::fail(ErrorCode::kInvalidArgument, shape.where() + "query_offset of " + user +
+                                              " must be unset, a number, end or per batch; " +
+                                              "found kind " +
+                                              std::to_string(static_cast<int>(offset.kind)));
 }
 
 }  // namespace longspan::mask

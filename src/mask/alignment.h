@@ -28,7 +28,8 @@ inline std::int64_t saturating_subtract(std::int64_t a, std::int64_t b) noexcept
 }
 inline std::int64_t clamp_far(std::int64_t n) noexcept { return std::clamp(n, -kFar, kFar); }
 
-// An int32 or int64 tensor of rank 1, any stride. `count` < 0 takes any length.
+// An int32 or int64 tensor of rank 1, any stride. `count` < 0 takes any length. Errors begin with
+// `name`.
 std::vector<std::int64_t> read_integers(const ConstTensorView& tensor, const std::string& name,
                                         std::int64_t count);
 

@@ -43,11 +43,6 @@ Range Band::keys_of(Range queries) const noexcept {
   return {begin(seeing.begin), end(seeing.end - 1)};
 }
 
-Range Band::queries_of(Range keys) const noexcept {
-  const Range seen = intersect(keys, keys_);
-  return {queries_of(seen.begin).begin, queries_of(seen.end - 1).end};
-}
-
 bool Band::covers(Range queries, Range keys) const noexcept {
   return queries_.begin <= queries.begin && queries.end <= queries_.end &&
          begin(queries.end - 1) <= keys.begin && keys.end <= end(queries.begin);
@@ -68,12 +63,6 @@ Range visible_keys(Bands bands, Range queries) noexcept {
   const Bands met = meeting(bands, queries, kEverywhere);
   if (met.empty()) return {};
   return {met.front().keys_of(queries).begin, met.back().keys_of(queries).end};
-}
-
-Range visible_queries(Bands bands, Range keys) noexcept {
-  const Bands met = meeting(bands, kEverywhere, keys);
-  if (met.empty()) return {};
-  return {met.front().queries_of(keys).begin, met.back().queries_of(keys).end};
 }
 
 // Only the first and the last band can be met without a visible pair: those between lie whole

@@ -43,9 +43,8 @@ class Band {
   Range keys() const noexcept { return keys_; }
   Range keys_of(std::int64_t query) const noexcept { return {begin(query), end(query)}; }
   Range queries_of(std::int64_t key) const noexcept;
-  // Of a range that meets the band: exactly the keys (queries) of some query (key) of it.
+  // Of a range that meets the band: exactly the keys of some query of it.
   Range keys_of(Range queries) const noexcept;
-  Range queries_of(Range keys) const noexcept;
   bool covers(Range queries, Range keys) const noexcept;  // every pair is visible
 
  private:
@@ -75,10 +74,8 @@ using Bands = std::span<const Band>;
 Bands meeting(Bands bands, Range queries, Range keys) noexcept;
 
 Range visible_keys(Bands bands, Range queries) noexcept;
-Range visible_queries(Bands bands, Range keys) noexcept;
 Coverage coverage(Bands bands, Range queries, Range keys) noexcept;  // exact
-void fill_bits(Bands bands, Positions queries, Positions keys,
-               std::span<std::uint64_t> key_words) noexcept;
+void fill_bits(Bands bands, Range queries, Range keys, std::span<std::uint64_t> key_words) noexcept;
 // keys_of_lane[l]: the keys of query queries[l], empty where it has no band.
 void keys_of_queries(Bands bands, Positions queries, std::span<Range> keys_of_lane) noexcept;
 

@@ -23,7 +23,8 @@ Documents bind_documents(const Mask& mask, const CallShape& shape) {
     ++count;
   }
   base::require(count <= 1, [&] {
-    return "attention: a mask holds at most one documents term; found " + std::to_string(count);
+    return shape.where() + "a mask holds at most one documents term; found " +
+           std::to_string(count);
   });
   return found != nullptr ? Documents(*found, shape) : Documents(shape);
 }
@@ -58,18 +59,20 @@ void BoundMask::bind_bands(const Mask& mask, const QueryOffset& call_offset,
         dense_.emplace_back(term.tensor, shape);
         break;
       case MaskKind::kPredicate:
-        base::require(term.predicate != nullptr, [] {
-          return std::string("attention: a predicate mask needs a function; found none");
+        base::require(term.predicate != nullptr, [&] {
+          return shape.where() + "a predicate mask needs a function; found none";
         });
         predicates_.push_back(term.predicate);
         break;
       default:
         base::fail(ErrorCode::kInvalidArgument,
-                   "attention: mask kinds are 0.." +
+                   shape.where() + "mask kinds are 0.." +
                        std::to_string(static_cast<int>(MaskKind::kPredicate)) + "; found " +
                        std::to_string(static_cast<int>(term.kind)));
     }
   }
+  // Without pairs there are no bands, however many batch entries there may be.
+  if (shape.num_heads == 0 || shape.seqlen_q == 0 || shape.seqlen_k == 0) return;
   first_band_.push_back(0);
   for (std::int64_t batch = 0; batch < shape.batch; ++batch) {
     for (std::int64_t d = 0; d < documents_.count(); ++d) {
@@ -85,21 +88,11 @@ void BoundMask::bind_bands(const Mask& mask, const QueryOffset& call_offset,
 bool BoundMask::hides_nothing(const CallShape& shape) const noexcept {
   if (!dense_.empty() || !predicates_.empty()) return false;
   const Range queries{0, shape.seqlen_q}, keys{0, shape.seqlen_k};
-  if (queries.empty() || keys.empty()) return true;
+  if (shape.num_heads == 0 || queries.empty() || keys.empty()) return true;
   for (std::int64_t batch = 0; batch < shape.batch; ++batch) {
     if (mask::coverage(bands(batch), queries, keys) != Coverage::kFull) return false;
   }
   return true;
-}
-
-Range BoundMask::visible_keys(std::int64_t batch, std::int64_t /*head*/,
-                              Range queries) const noexcept {
-  return mask::visible_keys(bands(batch), queries);
-}
-
-Range BoundMask::visible_queries(std::int64_t batch, std::int64_t /*head*/,
-                                 Range keys) const noexcept {
-  return mask::visible_queries(bands(batch), keys);
 }
 
 Coverage BoundMask::coverage(std::int64_t batch, std::int64_t head, Range queries,
@@ -113,10 +106,10 @@ Coverage BoundMask::coverage(std::int64_t batch, std::int64_t head, Range querie
   return all == Coverage::kFull && !predicates_.empty() ? Coverage::kPartial : all;
 }
 
-void BoundMask::fill_bits(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
+void BoundMask::fill_bits(std::int64_t batch, std::int64_t head, Range queries, Range keys,
                           std::span<std::uint64_t> key_words) const {
   mask::fill_bits(bands(batch), queries, keys, key_words);
-  clear_hidden(batch, head, queries, keys, key_words);
+  clear_hidden(batch, head, {queries.begin, queries.size()}, {keys.begin, keys.size()}, key_words);
 }
 
 void BoundMask::clear_hidden(std::int64_t batch, std::int64_t head, Positions queries,

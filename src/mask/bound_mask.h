@@ -2,8 +2,8 @@
 // Part of longspan. See LICENSE.
 //
 // A mask bound to the shapes of one call: validated once, then asked three questions by the engine.
-// Which keys can a range of queries see (and the inverse), is a tile hidden, full or partial, and
-// which bits does a partial tile have.
+// Which keys can a range of queries see, is a tile hidden, full or partial, and which bits does a
+// partial tile have.
 #pragma once
 
 #include <cstddef>
@@ -35,24 +35,25 @@ class BoundMask {
   bool everything_visible() const noexcept { return everything_visible_; }
 
   // The smallest known range that holds every key that some query of the range can see (a superset:
-  // hull), and its inverse. Empty when nothing is visible. Tight unless a dense mask or a predicate
+  // hull), of all heads. Empty when nothing is visible. Tight unless a dense mask or a predicate
   // takes part: these never narrow it. noexcept: ranges lie inside the shape.
-  Range visible_keys(std::int64_t batch, std::int64_t head, Range queries) const noexcept;
-  Range visible_queries(std::int64_t batch, std::int64_t head, Range keys) const noexcept;
+  Range visible_keys(std::int64_t batch, Range queries) const noexcept {
+    return mask::visible_keys(bands(batch), queries);
+  }
 
   // kNone and kFull are certain; kPartial may be said when unsure (dense and others together,
   // predicates). Empty tiles are kNone. O(log documents), and a scan of the tile for a dense mask.
   Coverage coverage(std::int64_t batch, std::int64_t head, Range queries,
                     Range keys) const noexcept;
 
-  // key_words[k] bit l = 1 when query queries[l] may see key keys[k]; queries.count <= 64, bits at
+  // key_words[k] bit l = 1 when the l-th query may see the k-th key; queries.size() <= 64, bits at
   // and past it are 0. A predicate is asked only for pairs that the other terms leave visible. May
   // throw what a predicate throws.
-  void fill_bits(std::int64_t batch, std::int64_t head, Positions queries, Positions keys,
+  void fill_bits(std::int64_t batch, std::int64_t head, Range queries, Range keys,
                  std::span<std::uint64_t> key_words) const;
 
-  // The same in two parts. What the interval terms leave of the keys of each query, and whether
-  // there are other terms, which then clear the bits of what they hide.
+  // The same of gathered positions, in two parts. What the interval terms leave of the keys of each
+  // query, and whether there are other terms, which then clear the bits of what they hide.
   void keys_of_queries(std::int64_t batch, Positions queries,
                        std::span<Range> keys_of_lane) const noexcept {
     mask::keys_of_queries(bands(batch), queries, keys_of_lane);
@@ -93,6 +94,7 @@ class BoundMask {
 
  private:
   Bands bands(std::int64_t batch) const noexcept {
+    if (bands_.empty()) return {};
     return Bands(bands_).subspan(first_band_[batch], first_band_[batch + 1] - first_band_[batch]);
   }
   void bind_bands(const Mask& mask, const QueryOffset& call_offset, const CallShape& shape);

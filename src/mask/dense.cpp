@@ -27,14 +27,13 @@ void add_bit(const std::uint8_t* __restrict elements, std::int64_t count, std::u
 
 Dense::Dense(const ConstTensorView& tensor, const CallShape& shape)
     : data_(static_cast<const std::uint8_t*>(tensor.data)) {
-  base::require(is_given(tensor), [] {
-    return std::string("attention: dense mask must be a tensor of bool; found none");
-  });
+  base::require(is_given(tensor),
+                [&] { return shape.where() + "dense mask must be a tensor of bool; found none"; });
   base::require(tensor.dtype == DType::kBool, [&] {
-    return std::string("attention: dense mask must be bool; found ") + name_of(tensor.dtype);
+    return shape.where() + "dense mask must be bool; found " + name_of(tensor.dtype);
   });
   base::require(tensor.rank >= 0 && tensor.rank <= kMaxRank, [&] {
-    return "attention: dense mask must have rank 4 at most; found rank " +
+    return shape.where() + "dense mask must have rank 4 at most; found rank " +
            std::to_string(tensor.rank);
   });
   const ConstTensorView full{nullptr,
@@ -46,14 +45,15 @@ Dense::Dense(const ConstTensorView& tensor, const CallShape& shape)
     const int to = axis + kMaxRank - tensor.rank;  // axes are aligned at the right
     const std::int64_t extent = tensor.shape[axis];
     base::require(extent == full.shape[to] || extent == 1, [&] {
-      return "attention: dense mask must be broadcastable to [batch, num_heads, seqlen_q, "
+      return shape.where() +
+             "dense mask must be broadcastable to [batch, num_heads, seqlen_q, "
              "seqlen_k] = " +
              shape_string(full) + "; found " + shape_string(tensor);
     });
     strides_[to] = extent == 1 ? 0 : tensor.strides[axis];
   }
   base::require(tensor.data != nullptr || element_count(tensor) == 0, [&] {
-    return "attention: dense mask has shape " + shape_string(tensor) + " but no data";
+    return shape.where() + "dense mask has shape " + shape_string(tensor) + " but no data";
   });
 }
 

@@ -12,31 +12,33 @@
 namespace longspan::mask {
 namespace {
 
-void check_window(std::int64_t left, std::int64_t right) {
+void check_window(const std::string& where, std::int64_t left, std::int64_t right) {
   base::require(left >= -1 && right >= -1, [&] {
-    return "attention: window left and right must be >= 0, or -1 for an open side; found left " +
+    return where + "window left and right must be >= 0, or -1 for an open side; found left " +
            std::to_string(left) + ", right " + std::to_string(right);
   });
 }
 
-void check_prefix(std::int64_t length) {
+void check_prefix(const std::string& where, std::int64_t length) {
   base::require(length >= 0, [&] {
-    return "attention: prefix length must be >= 0; found " + std::to_string(length);
+    return where + "prefix length must be >= 0; found " + std::to_string(length);
   });
 }
 
-void check_key_range(std::int64_t first, std::int64_t last, std::int64_t seqlen_k) {
+void check_key_range(const std::string& where, std::int64_t first, std::int64_t last,
+                     std::int64_t seqlen_k) {
   base::require(0 <= first && first <= last && last <= seqlen_k, [&] {
-    return "attention: key_range needs 0 <= first <= last <= seqlen_k; found first " +
+    return where + "key_range needs 0 <= first <= last <= seqlen_k; found first " +
            std::to_string(first) + ", last " + std::to_string(last) + ", seqlen_k " +
            std::to_string(seqlen_k);
   });
 }
 
-void check_lengths(const std::vector<std::int64_t>& lengths, std::int64_t seqlen_k) {
+void check_lengths(const std::string& where, const std::vector<std::int64_t>& lengths,
+                   std::int64_t seqlen_k) {
   for (std::size_t batch = 0; batch < lengths.size(); ++batch) {
     base::require(0 <= lengths[batch] && lengths[batch] <= seqlen_k, [&] {
-      return "attention: key_lengths[" + std::to_string(batch) + "] must be in 0.." +
+      return where + "key_lengths[" + std::to_string(batch) + "] must be in 0.." +
              std::to_string(seqlen_k) + " (seqlen_k); found " + std::to_string(lengths[batch]);
     });
   }
@@ -47,6 +49,7 @@ void check_lengths(const std::vector<std::int64_t>& lengths, std::int64_t seqlen
 IntervalTerm::IntervalTerm(const MaskTerm& term, const QueryOffset& call_offset,
                            const Documents& documents, const CallShape& shape)
     : kind_(term.kind), integers_(term.integers) {
+  const std::string where = shape.where();
   const auto [first, second] = integers_;
   const auto offset = [&](const char* user) {
     return Offset(term.query_offset, call_offset, documents, shape, user);
@@ -56,20 +59,20 @@ IntervalTerm::IntervalTerm(const MaskTerm& term, const QueryOffset& call_offset,
       offset_ = offset("causal");
       break;
     case MaskKind::kWindow:
-      check_window(first, second);
+      check_window(where, first, second);
       // Open on both sides it hides nothing and compares no positions.
       if (first >= 0 || second >= 0) offset_ = offset("window");
       break;
     case MaskKind::kPrefix:
-      check_prefix(first);
+      check_prefix(where, first);
       offset_ = offset("prefix");
       break;
     case MaskKind::kKeyRange:
-      check_key_range(first, second, shape.seqlen_k);
+      check_key_range(where, first, second, shape.seqlen_k);
       break;
     default:
-      lengths_ = read_integers(term.tensor, "key_lengths", shape.batch);
-      check_lengths(lengths_, shape.seqlen_k);
+      lengths_ = read_integers(term.tensor, where + "key_lengths", shape.batch);
+      check_lengths(where, lengths_, shape.seqlen_k);
   }
 }
 

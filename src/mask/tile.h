@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 
 namespace longspan::mask {
 
@@ -45,6 +46,9 @@ struct CallShape {
   std::int64_t num_heads = 0;
   std::int64_t seqlen_q = 0;
   std::int64_t seqlen_k = 0;
+  const char* function = "attention";  // that is called
+
+  std::string where() const { return std::string(function) + ": "; }  // how its errors begin
 };
 
 }  // namespace longspan::mask

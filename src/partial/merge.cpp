@@ -74,7 +74,7 @@ void merge_row(const partial::PartialRows& into, std::span<const partial::Partia
   }
   if (!changes) return;  // every part is the identity
 
-  std::fill(sums.begin(), sums.end(), 0.0);
+  std::fill(sums.begin(), sums.end(), -0.0);  // the identity of +, for -0 as well
   double sum = 0;
   for (std::size_t n = 0; n <= parts.size(); ++n) {
     if (lses[n] == -kInfinity) continue;  // its output is never read
@@ -90,6 +90,7 @@ void merge_row(const partial::PartialRows& into, std::span<const partial::Partia
 
 void clear(Partial into) {
   const partial::PartialRows rows = partial::check_partial("clear", into);
+  if (rows.heads * rows.seqlen == 0) return;  // however many batch entries there may be
   const std::vector<double> zeros(static_cast<std::size_t>(rows.dim));
   for (std::int64_t b = 0; b < rows.batch; ++b) {
     for (std::int64_t h = 0; h < rows.heads; ++h) {
@@ -123,9 +124,7 @@ void merge(Partial into, std::span<const ConstPartial> parts, const Execution& e
   });
   base::parallel_for(
       tasks, base::resolve_threads(execution.threads, tasks), [&](std::int64_t task, int) {
-        if (execution.stop.stop_requested()) {
-          base::fail(ErrorCode::kCancelled, "merge: stopped on request");
-        }
+        base::check_stop(execution.stop, "merge");
         std::vector<double> lses(sources.size() + 1);
         std::vector<double> sums(static_cast<std::size_t>(target.dim));
         const std::int64_t end = std::min(rows, (task + 1) * kRowsPerTask);

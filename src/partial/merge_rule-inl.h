@@ -10,14 +10,17 @@
 //   sum(A)       = sum_{j in A} exp(s_j - m(A))
 //   numerator(A) = sum_{j in A} exp(s_j - m(A)) v_j
 // so that lse(A) = m(A) + log sum(A) and output(A) = numerator(A) / sum(A). A normalised partial
-// (output, lse) is the same thing with m = lse and sum = 1. For disjoint A and B
-//   m(A u B)         = max(m(A), m(B))                  any number that keeps both exponents <= 0
-//   would do w_X              = exp(m(X) - m(A u B)) sum(A u B)       = w_A sum(A) + w_B sum(B)
-//   numerator likewise
-// The rule is associative and commutative; the empty set (m = -inf, sum = 0, numerator = 0) is its
-// identity. Its weight is 0 by definition, since -inf - -inf is NaN. A reference of +inf or NaN
-// gives a NaN weight and so a NaN row. Dividing by the sum of the very weights used stays right
-// where |lse| is large (exp(lse(A) - lse(A u B)) does not).
+// (output, lse) is the same thing with m = lse and sum = 1. For disjoint A and B, and X either:
+//
+//   m(A u B)   = max(m(A), m(B))
+//   w_X        = exp(m(X) - m(A u B))
+//   sum(A u B) = w_A sum(A) + w_B sum(B), and the numerator likewise
+//
+// (any m(A u B) that keeps both exponents <= 0 would do). The rule is associative and commutative;
+// the empty set (m = -inf, sum = 0, numerator = 0) is its identity. Its weight is 0 by definition,
+// since -inf - -inf is NaN. A reference of +inf or NaN gives a NaN weight and so a NaN row.
+// Dividing by the sum of the very weights used stays right where |lse| is large (exp(lse(A) - lse(A
+// u B)) does not).
 //
 // Ops is the vocabulary: a type V, max(a, b), sub(a, b), mul(a, b), mul_add(a, b, c) = a b + c,
 // exp(x) and zero_where_minus_inf(x, y), which is y but 0 where x is -inf. exp is to any one base;

@@ -7,12 +7,25 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/extent.h"
 
 namespace longspan::partial {
 namespace {
 
 bool same_shape(const ConstTensorView& a, const ConstTensorView& b) {
   return a.rank == b.rank && std::equal(a.shape.begin(), a.shape.begin() + a.rank, b.shape.begin());
+}
+
+void require_data(const std::string& name, const ConstTensorView& view) {
+  base::require(view.data != nullptr || element_count(view) == 0,
+                [&] { return name + shape_string(view) + " has no data (null pointer)"; });
+}
+
+void require_distinct(const std::string& name, const ConstTensorView& view) {
+  base::require(!base::overlaps_itself(view), [&] {
+    return name + "must not overlap itself; found shape " + shape_string(view) +
+           " with strides that name an element twice";
+  });
 }
 
 PartialRows check(const std::string& where, const ConstPartial& p) {
@@ -27,7 +40,6 @@ PartialRows check(const std::string& where, const ConstPartial& p) {
   base::require(lse.dtype == DType::kFloat32 || lse.dtype == DType::kFloat64, [&] {
     return where + ": lse must be float32 or float64; found " + name_of(lse.dtype);
   });
-  element_count(output);
   PartialRows rows;
   rows.output = output.data;
   rows.dtype = output.dtype;
@@ -55,6 +67,8 @@ PartialRows check(const std::string& where, const ConstPartial& p) {
     return where + ": lse must have shape " + shape_string(expected) + " for output " +
            shape_string(output) + "; found " + shape_string(lse);
   });
+  require_data(where + ": output ", output);
+  require_data(where + ": lse ", lse);
   const int last = lse.rank - 1;
   rows.lse_strides = {batched ? lse.strides[0] : 0, headed ? lse.strides[last - 1] : 0,
                       lse.strides[last]};
@@ -65,6 +79,10 @@ PartialRows check(const std::string& where, const ConstPartial& p) {
 
 PartialRows check_partial(const std::string& where, const Partial& partial) {
   PartialRows rows = check(where, partial);
+  require_distinct(where + ": output ", partial.output);
+  require_distinct(where + ": lse ", partial.lse);
+  base::require(!base::extent_of(partial.output).meets(base::extent_of(partial.lse)),
+                [&] { return where + ": output and lse must not overlap"; });
   rows.output_out = partial.output.data;
   rows.lse_out = partial.lse.data;
   return rows;

@@ -90,8 +90,8 @@ screenshots: build  ## the pages of explain, and of the report when it is there,
 
 .PHONY: soak
 soak: build  ## the randomised tests, SOAK_COUNT cases each, from SOAK_SEED on (a failure prints how to repeat it)
-	@cd build/release/tests && for test in exact_random exact_backward_random exact_dropout mask_random \
-	  lsh_attention_random lsh_backward_random; do \
+	@cd build/release/tests && for test in exact_random exact_backward_random exact_dropout attention_weights mask_random \
+	  lsh_attention_random lsh_backward_random lsh_cache_random lsh_diagnostics; do \
 	  LONGSPAN_TEST_SEED=$(SOAK_SEED) LONGSPAN_TEST_COUNT=$(SOAK_COUNT) ./$${test}_test --gtest_brief=1 || exit 1; done
 
 .PHONY: peers

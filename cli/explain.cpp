@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "attend_inputs.h"
 #include "attend_options.h"
@@ -42,6 +43,14 @@ constexpr const char* kNotHere[] = {"--output",    "--output-dtype", "--backward
                                     "--diagnose",  "--save-buckets", "--quiet",    "--doutput-name",
                                     "--dlse-name", "--dropout"};
 
+// Options of attend that mean something else here.
+constexpr std::pair<const char*, const char*> kOtherHelp[] = {
+    {"--seed", "of the rotations of lsh (0)"},
+    {"--query-chunk", "exact: queries of a chunk in the step 'coverage' (as --key-chunk)"},
+    {"--key-chunk", "exact: keys of a chunk (a quarter of them, at most 128)"},
+    {"--threads", "changes nothing that is shown: the call runs on one thread"},
+    {"--force", "overwrite the page of --html"}};
+
 struct ExplainOptions {
   AttendOptions attend;
   ExplainChoice choice;
@@ -63,12 +72,14 @@ void add_options(CLI::App& app, ExplainOptions& options) {
   options.attend.dry_run = true;  // there is no OUTPUT
   add_attend_options(app, options.attend);
   for (const char* name : kNotHere) app.remove_option(app.get_option(name));
+  for (const auto& [name, help] : kOtherHelp) app.get_option(name)->description(help);
   OptionAdder add(app);
   add.group("What is shown");
   add_range(add, "--rows", options.choice.rows, "queries A <= i < B (all)");
   add_range(add, "--heads", options.choice.heads, "heads A <= h < B (all)");
   add_range(add, "--chunks", options.choice.chunks,
-            "chunks A <= c < B: of keys, or with lsh of all rounds, one after the other (all)");
+            "chunks A <= c < B: of keys, or with lsh of all rounds, one after the other "
+            "(all; lsh: those that hold a chosen row)");
   add.integer("--batch", options.choice.batch, 0, kNoLimit, "entry of the batch (0)");
   add.flag("--passthrough", options.choice.passthrough,
            "lsh: weights are the scores themselves, the lab's variant without the softmax");

@@ -47,6 +47,12 @@ def entries_of(lines):
     return entries
 
 
+def paragraphs_of(lines):
+    """What is said in lines that are not indented: those without an empty one between them are one paragraph."""
+    said = "\n".join(line for line in lines if not line.startswith(" "))
+    return [" ".join(part.split()) for part in said.split("\n\n") if part.strip()]
+
+
 def split_default(text):
     """Help ends with its default in parentheses, which may hold parentheses."""
     depth, at = 0, len(text)
@@ -85,7 +91,7 @@ def command_section(program, name):
         if heading == "Examples":
             examples = "\n".join(line.strip() for line in lines if line.startswith("  "))
             parts.append(f"```sh not-run\n{examples}\n```")
-            parts += [line for line in lines if line and not line.startswith(" ")]
+            parts += paragraphs_of(lines)
             continue
         if heading not in ("Positionals", "Options"):
             parts.append(f"**{heading}**")
@@ -102,6 +108,6 @@ def page(program):
     rows += [row([f"[`{name}`](#{name})" if name != "help" else "`help COMMAND`", what]) for name, what in commands]
     rows += [row([code(names.replace(",", ", ")), what]) for names, what in entries_of(sections["Options"])]
     parts = ["\n".join(rows)]
-    parts += [line for line in sections["Examples"] if line and not line.startswith(" ")]
+    parts += paragraphs_of(sections["Examples"])
     parts += [command_section(program, name) for name, _ in commands if name != "help"]
     return HEAD + "\n\n".join(parts) + "\n"

@@ -12,7 +12,7 @@ from ._types import Array, Layout, MaskLike, QueryOffset
 
 
 class LshCache(TokenCache):
-    """Keys and values of the tokens so far, hashed: decoding by lsh_attention(), at a cost that hardly hangs on their number.
+    """Keys and values of the tokens so far, hashed: decoding by lsh_attention(), at a cost that hardly depends on their number.
 
     Each key is hashed once, when it is appended. A query meets the keys that its windows hold, 512 at most by default, in
     place of all. Memory doubles when it runs out. Calls that fail leave the tokens as they were. Several threads may use

@@ -106,7 +106,8 @@ std::string device_name(int type, int id) {
 
 }  // namespace
 
-Array::Array(nb::handle object, const char* name, Numbers numbers) {
+// Delegates, so that what is refused is released: the destructor runs.
+Array::Array(nb::handle object, const char* name, Numbers numbers) : Array() {
   if (object.is_none()) return;
   if (!read_torch(object, name)) {
     read_buffer(object, name);

@@ -3,6 +3,7 @@
 #
 # Kinds of arrays that come in: strides, read-only, DLPack, the array interface. No input is copied.
 import gc
+import sys
 import tracemalloc
 import weakref
 
@@ -152,6 +153,44 @@ def test_nothing_is_kept_of_a_call(rng):
         counts.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert counts[2] - counts[1] < 50_000  # 50 outputs would be 800 KB
+
+
+def unaligned(x):
+    return np.frombuffer(bytearray(x.nbytes + 1), np.uint8)[1:].view(x.dtype).reshape(x.shape)
+
+
+REFUSED = {
+    "integers": lambda x: (x.astype(np.int64), {}),
+    "complex": lambda x: (x.astype(complex), {}),
+    "big-endian": lambda x: (x.astype(">f4"), {}),
+    "rank 5": lambda x: (x[None].copy(), {}),
+    "unaligned": lambda x: (unaligned(x), {}),
+    "DLPack": lambda x: (OnlyDLPack(x.astype(np.int64)), {}),
+    "a float mask": lambda x: (x, {"mask": np.zeros((33, 33))}),
+    "a boolean bias": lambda x: (x, {"bias": np.zeros((33, 33), bool)}),
+    "an out of another shape": lambda x: (x, {"out": np.empty((1, 2), np.float32)}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_nothing_is_kept_of_what_is_refused(name, rng):
+    x, _, _ = make(rng)
+    query, options = REFUSED[name](x)
+    given = [query, getattr(query, "array", query), *options.values()]
+    before = [sys.getrefcount(y) for y in given]
+    for _ in range(3):
+        with pytest.raises((TypeError, ValueError)):
+            longspan.attention(query, x, x, **options)
+    gc.collect()
+    assert [sys.getrefcount(y) for y in given] == before
+
+
+def test_memory_that_was_refused_is_not_locked():
+    memory = bytearray(64)
+    with pytest.raises(TypeError, match="query has dtype"):
+        longspan.attention(memory, memory, memory)
+    memory.extend(b"more")
+    assert len(memory) == 68
 
 
 def test_a_predicate_and_its_mask_go_together():

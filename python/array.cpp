@@ -108,7 +108,6 @@ std::string device_name(int type, int id) {
 
 // Delegates, so that what is refused is released: the destructor runs.
 Array::Array(nb::handle object, const char* name, Numbers numbers) : Array() {
-  if (object.is_none()) return;
   if (!read_torch(object, name)) {
     read_buffer(object, name);
     if (buffer_.obj == nullptr) read_dlpack(object, name, false);
@@ -125,6 +124,10 @@ Array::Array(nb::handle object, const char* name, Numbers numbers) : Array() {
     throw nb::type_error(
         (std::string(name) + " must be " + expected + "; found " + dtype_name(object)).c_str());
   }
+}
+
+Array Array::optional(nb::handle object, const char* name, Numbers numbers) {
+  return object.is_none() ? Array() : Array(object, name, numbers);
 }
 
 Array Array::output(nb::handle object, const char* name) {

@@ -23,8 +23,10 @@ namespace nb = nanobind;
 class Array {
  public:
   Array() = default;  // absent
-  // `name` is what errors call it. None gives an absent array.
+  // `name` is what errors call it.
   Array(nb::handle object, const char* name, Numbers numbers);
+  // The same, and None gives an absent array.
+  static Array optional(nb::handle object, const char* name, Numbers numbers);
   // The same, to be written to: a ValueError when it is read-only.
   static Array output(nb::handle object, const char* name);
   Array(Array&& other) noexcept;
@@ -47,6 +49,9 @@ class Array {
   nb::ndarray<> shared_for_writing_;  // DLPack, to be written to
   ConstTensorView view_;
 };
+
+// An argument that Array checks: it has words for None, too.
+inline auto tensor() { return nb::arg().none(); }
 
 // A new NumPy array; uninitialised.
 struct NewArray {

@@ -37,9 +37,10 @@ DType state_dtype(DType dtype) noexcept {
   return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
-Inputs::Inputs(nb::handle q, nb::handle k, nb::handle v, const CallOptions& options)
+Inputs::Inputs(nb::handle q, nb::handle k, nb::handle v, const CallOptions& options, NoKey no_key)
     : query_array(q, "query", Numbers::kFloating),
-      key_array(k, "key", Numbers::kFloating),
+      key_array(no_key == NoKey::kQuery ? Array::optional(k, "key", Numbers::kFloating)
+                                        : Array(k, "key", Numbers::kFloating)),
       value_array(v, "value", Numbers::kFloating),
       query(options.arranged(query_array.view())),
       key(options.arranged(key_array.view())),
@@ -93,7 +94,7 @@ BackwardInputs::BackwardInputs(nb::handle doutput, nb::handle output, nb::handle
     : doutput_array_(doutput, "doutput", Numbers::kFloating),
       output_array_(output, "output", Numbers::kFloating),
       lse_array_(lse, "lse", Numbers::kFloating),
-      dlse_array_(dlse, "dlse", Numbers::kFloating) {
+      dlse_array_(Array::optional(dlse, "dlse", Numbers::kFloating)) {
   result = {options.arranged(output_array_.view()), lse_array_.view()};
   dresult = {options.arranged(doutput_array_.view()), dlse_array_.view()};
 }

@@ -14,9 +14,13 @@
 
 namespace longspan::python {
 
+// What key=None is: nothing that is computed with, or the query, with which it is one tensor.
+enum class NoKey : std::uint8_t { kRefused, kQuery };
+
 // The views are arranged: [..., seqlen, num_heads, dim].
 struct Inputs {
-  Inputs(nb::handle query, nb::handle key, nb::handle value, const CallOptions& options);
+  Inputs(nb::handle query, nb::handle key, nb::handle value, const CallOptions& options,
+         NoKey no_key);
 
   // run() of work on these tensors. The library's complaint is a TypeError when the fault is that
   // their types differ.

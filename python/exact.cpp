@@ -16,7 +16,7 @@ namespace {
 
 nb::object exact(nb::handle query, nb::handle key, nb::handle value, const CallOptions& options,
                  nb::handle lse, nb::handle out) {
-  const Inputs in(query, key, value, options);
+  const Inputs in(query, key, value, options, NoKey::kRefused);
   const Outputs outputs(in.query_array.view(), in.value_array.view(), options, lse, out);
   const AttentionOptions bound = options.bound(in.query, in.key, PairOrder::kTiles);
   in.run(options, [&](const Execution& execution) {
@@ -28,7 +28,7 @@ nb::object exact(nb::handle query, nb::handle key, nb::handle value, const CallO
 nb::tuple exact_backward(nb::handle doutput, nb::handle query, nb::handle key, nb::handle value,
                          nb::handle output, nb::handle lse, nb::handle dlse,
                          const CallOptions& options, nb::handle into) {
-  const Inputs in(query, key, value, options);
+  const Inputs in(query, key, value, options, NoKey::kRefused);
   const BackwardInputs backward(doutput, output, lse, dlse, options);
   const GradientOutputs gradients(in, options, into);
   const AttentionOptions bound = options.bound(in.query, in.key, PairOrder::kTiles);
@@ -71,9 +71,9 @@ nb::tuple merge_parts(const nb::list& parts, const CallOptions& options) {
 
 void bind_exact(nb::module_& module) {
   using nb::arg;
-  module.def("attention", exact, arg(), arg(), arg(), arg(), arg(), arg().none());
-  module.def("attention_backward", exact_backward, arg(), arg(), arg(), arg(), arg(), arg(),
-             arg().none(), arg(), arg().none() = nb::none());
+  module.def("attention", exact, tensor(), tensor(), tensor(), arg(), arg(), tensor());
+  module.def("attention_backward", exact_backward, tensor(), tensor(), tensor(), tensor(), tensor(),
+             tensor(), tensor(), arg(), arg().none() = nb::none());
   module.def("merge", merge_parts);
 }
 

@@ -20,7 +20,7 @@ using Range = std::optional<ExplainChoice::Range>;
 
 Explanation explain(nb::handle query, nb::handle key, nb::handle value, const CallOptions& options,
                     const LshCallOptions* hashing, const ExplainChoice& choice) {
-  const Inputs in(query, key, value, options);
+  const Inputs in(query, key, value, options, hashing == nullptr ? NoKey::kRefused : NoKey::kQuery);
   const AttentionOptions bound =
       options.bound(in.query, is_given(in.key) ? in.key : in.query,
                     hashing == nullptr ? PairOrder::kTiles : PairOrder::kColumns);
@@ -66,7 +66,7 @@ void bind_explain(nb::module_& module) {
            [](const Explanation& record, int columns) { return to_text(record, {columns}); })
       .def("json", to_json)
       .def("html", to_html);
-  module.def("explain", explain, arg(), arg().none(), arg(), arg(), arg().none(), arg());
+  module.def("explain", explain, tensor(), tensor(), tensor(), arg(), arg().none(), arg());
 }
 
 }  // namespace longspan::python

@@ -65,8 +65,8 @@ class GuardedCache {
   template <class Class>
   static void bind(nb::class_<Class>& of) {
     using nb::arg;
-    of.def("append", &Class::append)
-        .def("attend", &Class::attend, arg(), arg(), arg(), arg().none())
+    of.def("append", &Class::append, tensor(), tensor(), arg())
+        .def("attend", &Class::attend, tensor(), arg(), arg(), tensor())
         .def("truncate", &Class::truncate)
         .def("reorder", &Class::reorder)
         .def_prop_ro("batch", &Class::template number<0>)

@@ -67,7 +67,7 @@ class HashedBuckets {
 nb::object hashed(nb::handle query, nb::handle key, nb::handle value, const LshCallOptions& given,
                   const CallOptions& options, nb::handle lse, bool return_buckets, nb::handle out,
                   nb::handle into) {
-  const Inputs in(query, key, value, options);
+  const Inputs in(query, key, value, options, NoKey::kQuery);
   const Outputs outputs(in.query_array.view(), in.value_array.view(), options, lse, out);
   const AttentionOptions bound =
       options.bound(in.query, is_given(in.key) ? in.key : in.query, PairOrder::kColumns);
@@ -85,7 +85,7 @@ nb::tuple hashed_backward(nb::handle doutput, nb::handle query, nb::handle key, 
                           nb::handle output, nb::handle lse, nb::handle dlse,
                           const LshCallOptions& given, const CallOptions& options,
                           nb::handle into) {
-  const Inputs in(query, key, value, options);
+  const Inputs in(query, key, value, options, NoKey::kQuery);
   const BackwardInputs backward(doutput, output, lse, dlse, options);
   const GradientOutputs gradients(in, options, into);
   const AttentionOptions bound =
@@ -122,7 +122,7 @@ nb::object diagnosed(nb::handle query, nb::handle key, nb::handle value, std::in
     throw nb::value_error(
         ("diagnose_lsh: samples must be at least 1; found " + std::to_string(samples)).c_str());
   }
-  const Inputs in(query, key, value, options);
+  const Inputs in(query, key, value, options, NoKey::kQuery);
   const Outputs outputs(in.query_array.view(), in.value_array.view(), options,
                         /*lse=*/nb::bool_(false), nb::none());
   const AttentionOptions bound =
@@ -143,18 +143,17 @@ void bind_lsh(nb::module_& module) {
   nb::class_<LshCallOptions>(module, "LshOptions")
       .def(nb::init<std::int64_t, std::vector<std::int64_t>, std::int64_t, std::int64_t,
                     std::int64_t, const OptionalName&, const OptionalName&, const OptionalName&,
-                    nb::handle, nb::handle, nb::handle, nb::handle, const OptionalName&, bool,
-                    std::optional<std::array<std::int64_t, 2>>>(),
+                    const OptionalName&, bool, std::optional<std::array<std::int64_t, 2>>,
+                    std::uint64_t, nb::handle, nb::handle, nb::handle>(),
            arg("num_hashes"), arg("num_buckets"), arg("chunk_len"), arg("chunks_before"),
            arg("chunks_after"), arg("dedup").none(), arg("wrap").none(), arg("key_norm").none(),
-           arg("seed"), arg("rotations").none(), arg("query_buckets").none(),
-           arg("key_buckets").none(), arg("preset").none(), arg("whole_buckets"),
-           arg("local_window").none());
-  module.def("lsh_attention", hashed, arg(), arg().none(), arg(), arg(), arg(), arg(), arg(),
-             arg().none() = nb::none(), arg().none() = nb::none());
-  module.def("diagnose_lsh", diagnosed, arg(), arg().none(), arg(), arg(), arg(), arg());
-  module.def("lsh_attention_backward", hashed_backward, arg(), arg(), arg().none(), arg(), arg(),
-             arg(), arg().none(), arg(), arg(), arg().none() = nb::none());
+           arg("preset").none(), arg("whole_buckets"), arg("local_window").none(), arg("seed"),
+           arg("rotations").none(), arg("query_buckets").none(), arg("key_buckets").none());
+  module.def("lsh_attention", hashed, tensor(), tensor(), tensor(), arg(), arg(), arg(), arg(),
+             tensor() = nb::none(), arg().none() = nb::none());
+  module.def("diagnose_lsh", diagnosed, tensor(), tensor(), tensor(), arg(), arg(), arg());
+  module.def("lsh_attention_backward", hashed_backward, tensor(), tensor(), tensor(), tensor(),
+             tensor(), tensor(), tensor(), arg(), arg(), arg().none() = nb::none());
 }
 
 }  // namespace longspan::python

@@ -24,13 +24,13 @@ class LshCallOptions {
   LshCallOptions(std::int64_t num_hashes, std::vector<std::int64_t> num_buckets,
                  std::int64_t chunk_len, std::int64_t chunks_before, std::int64_t chunks_after,
                  const OptionalName& dedup, const OptionalName& wrap, const OptionalName& key_norm,
-                 nb::handle seed, nb::handle rotations, nb::handle query_buckets,
-                 nb::handle key_buckets, const OptionalName& preset, bool whole_buckets,
-                 std::optional<std::array<std::int64_t, 2>> local_window) {
+                 const OptionalName& preset, bool whole_buckets,
+                 std::optional<std::array<std::int64_t, 2>> local_window, std::uint64_t seed,
+                 nb::handle rotations, nb::handle query_buckets, nb::handle key_buckets) {
     lsh =
         decode_hashing({num_hashes, std::move(num_buckets), chunk_len, chunks_before, chunks_after,
                         dedup, wrap, key_norm, preset, whole_buckets, local_window});
-    lsh.seed = make_seed(seed);
+    lsh.seed = seed;
     lsh.rotations = keep(kept_, rotations, "rotations", Numbers::kFloating);
     if (lsh.num_buckets.empty() && lsh.rotations.rank == 4) {
       lsh.num_buckets = {2 * lsh.rotations.shape[3]};

@@ -8,6 +8,16 @@
 
 namespace longspan::python {
 
+QueryOffset decode_offset(std::int64_t kind, std::int64_t number, const TensorSource& next) {
+  QueryOffset offset;
+  offset.kind = static_cast<QueryOffset::Kind>(kind);
+  offset.number = number;
+  if (offset.kind == QueryOffset::Kind::kPerBatch) {
+    offset.per_batch = next("query_offset", Numbers::kInteger);
+  }
+  return offset;
+}
+
 Mask decode_mask(std::span<const std::int64_t> numbers, const TensorSource& next) {
   if (numbers.size() % kMaskNumbers != 0) {
     throw Error(ErrorCode::kInvalidArgument, "mask: a term is incomplete");
@@ -31,11 +41,7 @@ Mask decode_mask(std::span<const std::int64_t> numbers, const TensorSource& next
       default:
         break;
     }
-    term.query_offset.kind = static_cast<QueryOffset::Kind>(numbers[3]);
-    term.query_offset.number = numbers[4];
-    if (term.query_offset.kind == QueryOffset::Kind::kPerBatch) {
-      term.query_offset.per_batch = next("query_offset", Numbers::kInteger);
-    }
+    term.query_offset = decode_offset(numbers[3], numbers[4], next);
     mask = mask & Mask(term);
   }
   return mask;

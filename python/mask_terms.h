@@ -18,6 +18,7 @@ namespace longspan::python {
 // them in the order of the terms.
 inline constexpr std::size_t kMaskNumbers = 5;
 using TensorSource = std::function<ConstTensorView(const char* name, Numbers numbers)>;
+QueryOffset decode_offset(std::int64_t kind, std::int64_t number, const TensorSource& next);
 Mask decode_mask(std::span<const std::int64_t> numbers, const TensorSource& next);
 
 }  // namespace longspan::python

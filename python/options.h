@@ -22,12 +22,6 @@ using KeptArrays = std::vector<std::shared_ptr<const Array>>;
 // The view of an array that is kept from now on.
 ConstTensorView keep(KeptArrays& kept, nb::handle object, const char* name, Numbers numbers);
 
-// A ValueError past 64 bits.
-std::uint64_t make_seed(nb::handle seed);
-
-// None, a number, "end", or an array [batch].
-QueryOffset make_query_offset(nb::handle offset, KeptArrays& kept);
-
 // How pairs come to a predicate: all (query, key) of a tile of a head in exact attention, one key
 // and any queries in hashed attention.
 enum class PairOrder : std::uint8_t { kTiles, kColumns };
@@ -35,11 +29,12 @@ enum class PairOrder : std::uint8_t { kTiles, kColumns };
 // The options that all calls share.
 class CallOptions {
  public:
-  // `mask`: None, or (numbers, arrays, predicates).
+  // `mask`: None, or (numbers, arrays, predicates). `query_offset`: None, or (kind, number,
+  // arrays).
   CallOptions(nb::handle mask, nb::handle bias, std::optional<double> scale, double softcap,
-              nb::handle alibi_slopes, nb::handle sinks, double dropout_p, nb::handle seed,
+              nb::handle alibi_slopes, nb::handle sinks, double dropout_p, std::uint64_t seed,
               nb::handle query_offset, std::optional<std::int64_t> query_chunk,
-              std::optional<std::int64_t> key_chunk, const std::string& layout, int threads);
+              std::optional<std::int64_t> key_chunk, bool heads_first, int threads);
 
   // [..., num_heads, seqlen, dim] as [..., seqlen, num_heads, dim], when the layout says so.
   template <class View>

@@ -20,9 +20,9 @@ namespace {
 struct WeightInputs {
   WeightInputs(nb::handle query, nb::handle key, nb::handle lse, nb::handle rows,
                const CallOptions& options)
-      : in(query, key, key, options),
+      : in(query, key, key, options, NoKey::kRefused),
         lse_array(lse, "lse", Numbers::kFloating),
-        rows_array(rows, "rows", Numbers::kInteger) {}
+        rows_array(Array::optional(rows, "rows", Numbers::kInteger)) {}
 
   void run(const CallOptions& options, const AttentionWeights& into) const {
     const AttentionOptions bound = options.bound(in.query, in.key, PairOrder::kTiles);
@@ -93,9 +93,9 @@ nb::object column_sums(nb::handle query, nb::handle key, nb::handle lse, nb::han
 
 void bind_weights(nb::module_& module) {
   using nb::arg;
-  module.def("weights_of_rows", weights_of_rows);
-  module.def("top_weights", top_weights, arg(), arg(), arg(), arg().none(), arg(), arg());
-  module.def("column_sums", column_sums, arg(), arg(), arg(), arg().none(), arg());
+  module.def("weights_of_rows", weights_of_rows, tensor(), tensor(), tensor(), tensor(), arg());
+  module.def("top_weights", top_weights, tensor(), tensor(), tensor(), tensor(), arg(), arg());
+  module.def("column_sums", column_sums, tensor(), tensor(), tensor(), tensor(), arg());
 }
 
 }  // namespace longspan::python

@@ -140,12 +140,8 @@ AttentionOptions Call::options() const {
   };
   AttentionOptions options;
   options.mask = decode_mask(attributes->integers("mask"), next);
-  options.query_offset.kind =
-      static_cast<QueryOffset::Kind>(attributes->integer("offset_kind").value_or(0));
-  options.query_offset.number = attributes->integer("offset_number").value_or(0);
-  if (options.query_offset.kind == QueryOffset::Kind::kPerBatch) {
-    options.query_offset.per_batch = next("query_offset", Numbers::kInteger);
-  }
+  options.query_offset = decode_offset(attributes->integer("offset_kind").value_or(0),
+                                       attributes->integer("offset_number").value_or(0), next);
   options.scale = attributes->real("scale");
   options.softcap = attributes->real("softcap").value_or(0);
   options.bias = operand("bias");

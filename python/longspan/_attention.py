@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from . import _core
-from ._masks import as_parts
+from ._options import call_options
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
@@ -64,8 +64,8 @@ def attention(query: Array, key: Array, value: Array, *, mask: MaskLike = None, 
 
     Returns output, [batch, seqlen_q, num_heads, head_dim_v], of the query's dtype and kind; or (output, lse).
     """
-    options = _core.Options(as_parts(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
-                            query_chunk, key_chunk, layout)
+    options = call_options(mask, bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset, query_chunk,
+                           key_chunk, layout)
     return _core.attention(query, key, value, options, bool(return_lse), out)
 
 
@@ -91,8 +91,8 @@ def attention_backward(doutput: Array, query: Array, key: Array, value: Array, o
     Returns Gradients: query, key and value of the shapes and dtype of the inputs; bias and sinks, where they were given,
     of their shapes in float32 (float64 for float64 inputs). Excluded pairs add nothing.
     """
-    options = _core.Options(as_parts(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
-                            query_chunk, key_chunk, layout)
+    options = call_options(mask, bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset, query_chunk,
+                           key_chunk, layout)
     return Gradients(*_core.attention_backward(doutput, query, key, value, output, lse, dlse, options))
 
 
@@ -108,4 +108,4 @@ def merge(parts: Iterable[tuple[Array, Array]], *, layout: Layout = "bshd") -> t
 
     Returns (output, lse), new arrays of the dtypes of the first part.
     """
-    return _core.merge([(output, lse) for output, lse in parts], _core.Options(layout=layout))
+    return _core.merge([(output, lse) for output, lse in parts], call_options(layout=layout))

@@ -3,8 +3,8 @@
 #
 # Keys and values of the tokens so far.
 from . import _core
-from ._masks import as_parts
-from ._token_cache import TokenCache, dtype_name
+from ._options import call_options
+from ._token_cache import TokenCache
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
@@ -27,7 +27,7 @@ class KVCache(TokenCache):
     """
 
     def __init__(self, num_heads_kv: int, head_dim: int, head_dim_v: int, dtype, batch: int = 1, capacity: int = 0):
-        super().__init__(_core.KVCache(num_heads_kv, head_dim, head_dim_v, dtype_name(dtype), batch, capacity))
+        super().__init__(_core.KVCache, num_heads_kv, head_dim, head_dim_v, dtype, batch, capacity)
 
     def append(self, key: Array, value: Array, *, layout: Layout = "bshd") -> None:
         """Adds n tokens.
@@ -35,7 +35,7 @@ class KVCache(TokenCache):
         key, value
             [batch, n, num_heads_kv, head_dim], [batch, n, num_heads_kv, head_dim_v], of the cache's dtype.
         """
-        self._cache.append(key, value, _core.Options(layout=layout))
+        self._cache.append(key, value, call_options(layout=layout))
 
     def attend(self, query: Array, *, mask: MaskLike = None, bias: Array | None = None, scale: float | None = None,
                softcap: float = 0.0, alibi_slopes: Array | None = None, sinks: Array | None = None,
@@ -49,9 +49,9 @@ class KVCache(TokenCache):
         query
             [batch, n, num_heads, head_dim], of the cache's dtype; num_heads is a multiple of num_heads_kv.
         """
-        options = _core.Options(as_parts(mask), bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
-                                query_chunk, key_chunk, layout)
-        return self._cache.attend(query, options, return_lse, out)
+        options = call_options(mask, bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset, query_chunk,
+                               key_chunk, layout)
+        return self._cache.attend(query, options, bool(return_lse), out)
 
     def __repr__(self):
         c = self._cache

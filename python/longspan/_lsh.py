@@ -2,13 +2,13 @@
 # Part of longspan. See LICENSE.
 #
 # Hashed attention, its gradients, its diagnosis.
-import operator
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from . import _core
+from ._arguments import UINT64, optional, whole_number, whole_pair, word
 from ._attention import Gradients
-from ._masks import as_parts
+from ._options import call_options
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
@@ -18,11 +18,34 @@ KeyNorm: TypeAlias = Literal["rms", "l2"] | None
 Preset: TypeAlias = Literal["hf-reformer", "lucidrains", "lab"] | None
 
 
-def factors_of(num_buckets):
-    """The factors of a round's number of buckets; none: to be chosen."""
+class Hashing(NamedTuple):
+    """How to hash, as _core takes it."""
+
+    num_hashes: int
+    num_buckets: tuple[int, ...]  # the factors; none: to be chosen
+    chunk_len: int
+    chunks_before: int
+    chunks_after: int
+    dedup: str | None
+    wrap: str | None
+    key_norm: str | None
+    preset: str | None
+    whole_buckets: bool
+    local_window: tuple[int, int] | None
+
+
+def hashing(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, preset, whole_buckets,
+            local_window, rotations=None):
+    """The arguments of a call as Hashing. Rotations, which _core does not see in every call, say the factor if nothing does."""
     if num_buckets is None:
-        return []
-    return [operator.index(n) for n in (num_buckets if hasattr(num_buckets, "__iter__") else [num_buckets])]
+        factors = (2 * rotations.shape[3],) if rotations is not None and len(rotations.shape) == 4 else ()
+    else:
+        factors = num_buckets if hasattr(num_buckets, "__iter__") else (num_buckets,)
+    return Hashing(whole_number("num_hashes", num_hashes), tuple(whole_number("num_buckets", n) for n in factors),
+                   whole_number("chunk_len", chunk_len), whole_number("chunks_before", chunks_before),
+                   whole_number("chunks_after", chunks_after), optional(word, "dedup", dedup),
+                   optional(word, "wrap", wrap), optional(word, "key_norm", key_norm), optional(word, "preset", preset),
+                   bool(whole_buckets), optional(whole_pair, "local_window", local_window))
 
 
 def pair_of_buckets(buckets):
@@ -35,8 +58,9 @@ def pair_of_buckets(buckets):
 
 def _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed, rotations,
                  buckets, preset, whole_buckets, local_window):
-    return _core.LshOptions(num_hashes, factors_of(num_buckets), chunk_len, chunks_before, chunks_after, dedup, wrap,
-                            key_norm, seed, rotations, *pair_of_buckets(buckets), preset, whole_buckets, local_window)
+    return _core.LshOptions(*hashing(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm,
+                                     preset, whole_buckets, local_window),
+                            whole_number("seed", seed, UINT64), rotations, *pair_of_buckets(buckets))
 
 
 def lsh_attention(query: Array, key: Array | None, value: Array, *, num_hashes: int = 4,
@@ -86,9 +110,8 @@ def lsh_attention(query: Array, key: Array | None, value: Array, *, num_hashes: 
     """
     lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
                        rotations, buckets, preset, whole_buckets, local_window)
-    options = _core.Options(as_parts(mask), None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset,
-                            layout=layout)
-    return _core.lsh_attention(query, key, value, lsh, options, bool(return_lse), return_buckets)
+    options = call_options(mask, None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
+    return _core.lsh_attention(query, key, value, lsh, options, bool(return_lse), bool(return_buckets))
 
 
 def lsh_attention_backward(doutput: Array, query: Array, key: Array | None, value: Array, output: Array, lse: Array, *,
@@ -119,8 +142,7 @@ def lsh_attention_backward(doutput: Array, query: Array, key: Array | None, valu
     """
     lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
                        rotations, buckets, preset, whole_buckets, local_window)
-    options = _core.Options(as_parts(mask), None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset,
-                            layout=layout)
+    options = call_options(mask, None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
     return Gradients(*_core.lsh_attention_backward(doutput, query, key, value, output, lse, dlse, lsh, options))
 
 
@@ -159,5 +181,5 @@ def diagnose_lsh(query: Array, key: Array | None, value: Array, *, samples: int 
     """
     lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
                        rotations, buckets, preset, whole_buckets, local_window)
-    options = _core.Options(as_parts(mask), None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
-    return _core.diagnose_lsh(query, key, value, samples, lsh, options)
+    options = call_options(mask, None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
+    return _core.diagnose_lsh(query, key, value, whole_number("samples", samples), lsh, options)

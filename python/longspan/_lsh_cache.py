@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from . import _core
 from ._lsh import Dedup, KeyNorm, Preset, Wrap, _lsh_options
-from ._masks import as_parts
-from ._token_cache import TokenCache, dtype_name
+from ._options import call_options
+from ._token_cache import TokenCache
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
@@ -40,8 +40,7 @@ class LshCache(TokenCache):
                  preset: Preset = None, whole_buckets: bool = False, local_window: tuple[int, int] | None = None):
         lsh = _lsh_options(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, seed,
                            rotations, None, preset, whole_buckets, local_window)
-        super().__init__(_core.LshCache(num_heads_kv, head_dim, head_dim_v, dtype_name(dtype), batch, capacity, bool(shared),
-                                        lsh))
+        super().__init__(_core.LshCache, num_heads_kv, head_dim, head_dim_v, dtype, batch, capacity, bool(shared), lsh)
 
     def append(self, key: Array, value: Array, *, layout: Layout = "bshd") -> None:
         """Adds n tokens.
@@ -50,7 +49,7 @@ class LshCache(TokenCache):
             [batch, n, num_heads_kv, head_dim], [batch, n, num_heads_kv, head_dim_v], of the cache's dtype. key is raw: it is
             normalised and hashed here; with shared it is the shared query and key.
         """
-        self._cache.append(key, value, _core.Options(layout=layout))
+        self._cache.append(key, value, call_options(layout=layout))
 
     def attend(self, query: Array, *, mask: MaskLike = None, scale: float | None = None, softcap: float = 0.0,
                alibi_slopes: Array | None = None, sinks: Array | None = None, query_offset: QueryOffset = None,
@@ -65,9 +64,8 @@ class LshCache(TokenCache):
             [batch, n, num_heads, head_dim], of the cache's dtype; num_heads is a multiple of num_heads_kv. With shared: the
             newest n rows as they were appended.
         """
-        options = _core.Options(as_parts(mask), None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset,
-                                layout=layout)
-        return self._cache.attend(query, options, return_lse, out)
+        options = call_options(mask, None, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
+        return self._cache.attend(query, options, bool(return_lse), out)
 
     @property
     def num_buckets(self) -> tuple[int, ...]:

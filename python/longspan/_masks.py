@@ -2,21 +2,16 @@
 # Part of longspan. See LICENSE.
 #
 # Masks: which keys a query may see. Small objects that hold what they were made of; combined by &.
-import operator
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from . import _core
+from ._arguments import whole_number, whole_numbers
 from ._types import Array, MaskLike, QueryOffset
 
 _KINDS = dict(_core.mask_kinds)
 _OFFSETS = dict(_core.offset_kinds)
-
-
-def _whole_numbers(numbers):
-    """Lists become int64 arrays; arrays stay what they are."""
-    return np.array(numbers, np.int64) if isinstance(numbers, (list, tuple)) else numbers
 
 
 def encode_offset(offset):
@@ -27,22 +22,9 @@ def encode_offset(offset):
         if offset != "end":
             raise ValueError(f'query_offset must be a number, "end" or an array [batch]; found "{offset}"')
         return _OFFSETS["end"], 0, ()
-    if isinstance(offset, int):
-        return _OFFSETS["number"], offset, ()
-    if hasattr(offset, "__index__") and not hasattr(offset, "__dlpack__"):
-        return _OFFSETS["number"], operator.index(offset), ()
-    if isinstance(offset, float):
-        raise TypeError(f"query_offset must be a whole number; found {offset}")
-    return _OFFSETS["per_batch"], 0, (_whole_numbers(offset),)
-
-
-def decode_offset(kind, number, arrays):
-    """The query_offset= that was encoded."""
-    if kind == _OFFSETS["unset"]:
-        return None
-    if kind == _OFFSETS["end"]:
-        return "end"
-    return number if kind == _OFFSETS["number"] else arrays[0]
+    if isinstance(offset, (int, float)) or (hasattr(offset, "__index__") and not hasattr(offset, "__dlpack__")):
+        return _OFFSETS["number"], whole_number("query_offset", offset), ()
+    return _OFFSETS["per_batch"], 0, (whole_numbers("query_offset", offset),)
 
 
 class Mask:
@@ -109,7 +91,7 @@ def window(left: int, right: int, query_offset: QueryOffset = None) -> Mask:
 
     A Hugging Face `sliding_window=N` is window(N - 1, 0).
     """
-    return _term("window", operator.index(left), operator.index(right), query_offset)
+    return _term("window", whole_number("left", left), whole_number("right", right), query_offset)
 
 
 def key_lengths(lengths: Array | Sequence[int]) -> Mask:
@@ -118,7 +100,7 @@ def key_lengths(lengths: Array | Sequence[int]) -> Mask:
     lengths
         [batch], whole numbers in 0 ... seqlen_k.
     """
-    return _term("key_lengths", arrays=(_whole_numbers(lengths),))
+    return _term("key_lengths", arrays=(whole_numbers("lengths", lengths),))
 
 
 def documents(cu_seqlens_q: Array | Sequence[int], cu_seqlens_k: Array | Sequence[int] | None = None) -> Mask:
@@ -129,13 +111,14 @@ def documents(cu_seqlens_q: Array | Sequence[int], cu_seqlens_k: Array | Sequenc
     cu_seqlens_q, cu_seqlens_k
         [documents + 1], whole numbers: where each begins, starting at 0, and the end of the last. cu_seqlens_k=None: the same.
     """
-    starts = _whole_numbers(cu_seqlens_q)
-    return _term("documents", arrays=(starts, starts if cu_seqlens_k is None else _whole_numbers(cu_seqlens_k)))
+    starts = whole_numbers("cu_seqlens_q", cu_seqlens_q)
+    starts_k = starts if cu_seqlens_k is None else whole_numbers("cu_seqlens_k", cu_seqlens_k)
+    return _term("documents", arrays=(starts, starts_k))
 
 
 def prefix(length: int, query_offset: QueryOffset = None) -> Mask:
     """Key j is seen when j < length, or as causal otherwise."""
-    return _term("prefix", operator.index(length), offset=query_offset)
+    return _term("prefix", whole_number("length", length), offset=query_offset)
 
 
 def dense(visible: Array) -> Mask:

@@ -7,12 +7,14 @@ import os
 import numpy as np
 
 from . import _core
-from ._masks import as_parts, causal
+from ._arguments import INT32, whole_number
+from ._masks import causal
+from ._options import call_options
 
 
 def set_num_threads(n: int) -> None:
     """Calls use n threads from now on; 0: all that the process may use. It changes no bit of a result."""
-    _core.set_num_threads(n)
+    _core.set_num_threads(whole_number("n", n, INT32))
 
 
 def get_num_threads() -> int:
@@ -42,7 +44,7 @@ def _self_test(kernel):
     """The relative L2 error of a small causal case in float32; None where the kernel is for other types."""
     rng = np.random.default_rng(0)
     query, key, value = rng.standard_normal((3, 67, 2, 40), np.float32)
-    options = _core.Options(as_parts(causal()))
+    options = call_options(causal())
     options.set_kernel(kernel)
     try:
         output = _core.attention(query, key, value, options, False, None)

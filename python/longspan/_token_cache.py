@@ -2,9 +2,9 @@
 # Part of longspan. See LICENSE.
 #
 # What the caches have in common, around one of _core.
-import operator
-
 import numpy as np
+
+from ._arguments import whole_number
 
 
 def dtype_name(dtype):
@@ -15,12 +15,14 @@ def dtype_name(dtype):
 class TokenCache:
     """Keys and values of the tokens so far."""
 
-    def __init__(self, cache):
-        self._cache = cache
+    def __init__(self, kind, num_heads_kv, head_dim, head_dim_v, dtype, batch, capacity, *options):
+        self._cache = kind(whole_number("num_heads_kv", num_heads_kv), whole_number("head_dim", head_dim),
+                           whole_number("head_dim_v", head_dim_v), dtype_name(dtype), whole_number("batch", batch),
+                           whole_number("capacity", capacity), *options)
 
     def truncate(self, n: int) -> None:
         """Forgets the tokens from n on."""
-        self._cache.truncate(n)
+        self._cache.truncate(whole_number("n", n))
 
     def reorder(self, indices) -> None:
         """Batch entry b becomes what entry indices[b] was (beam search); the batch becomes len(indices).
@@ -28,7 +30,7 @@ class TokenCache:
         indices
             Whole numbers, 0 ... batch - 1, in any order; an entry may be named again.
         """
-        self._cache.reorder([operator.index(n) for n in indices])
+        self._cache.reorder([whole_number("indices", n) for n in indices])
 
     @property
     def length(self) -> int:

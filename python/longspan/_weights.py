@@ -2,13 +2,11 @@
 # Part of longspan. See LICENSE.
 #
 # Where attention went: its weights, computed again from lse.
-import operator
 from collections.abc import Sequence
 
-import numpy as np
-
 from . import _core
-from ._masks import as_parts
+from ._arguments import whole_number, whole_numbers
+from ._options import call_options
 from ._types import Array, Layout, MaskLike, QueryOffset
 
 
@@ -37,13 +35,12 @@ def attention_weights(query: Array, key: Array, lse: Array, *, rows: Array | Seq
     with top_k a pair (keys, weights) of [rows, top_k], int64 keys; -1 and 0 where a row sees fewer keys;
     with column_sums=True the sums [seqlen_k].
     """
-    options = _core.Options(as_parts(mask), bias, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
-    if rows is not None and not hasattr(rows, "__array_interface__") and not hasattr(rows, "__dlpack__"):
-        rows = np.array([operator.index(row) for row in rows], np.int64)
+    options = call_options(mask, bias, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
+    rows = whole_numbers("rows", rows)
     if top_k is not None:
         if column_sums:
             raise ValueError("attention_weights: top_k and column_sums are two calls; expected one of them")
-        top_k = operator.index(top_k)
+        top_k = whole_number("top_k", top_k)
         if top_k < 0:
             raise ValueError(f"attention_weights: top_k must not be negative; found {top_k}")
         return _core.top_weights(query, key, lse, rows, top_k, options)

@@ -238,3 +238,5 @@ def test_numbers_of_numpy_are_numbers(rng):
     assert np.array_equal(got, expected)
     at_array = longspan.attention(query, key, value, mask=longspan.causal(np.array([4, 4])), **options)
     assert np.array_equal(at_array, expected)
+    options["query_offset"] = [4, 4]
+    assert np.array_equal(longspan.attention(query, key, value, mask=longspan.causal(), **options), expected)

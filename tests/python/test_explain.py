@@ -63,6 +63,7 @@ def test_renderings_hold_the_same_numbers():
     assert "chunk_0/weights" in record.text() and max(map(len, record.text(60).splitlines())) <= 60
     page = record.html()
     assert page.startswith("<!DOCTYPE html>") and "<svg" in page and "<script" not in page
+    assert record.html(1) == page and record.html(np.True_) == page
     assert "<body" not in record._repr_html_() and "<svg" in record._repr_html_()
     assert record.title in repr(record) and str(record) == record.text()
 
@@ -79,6 +80,9 @@ def test_bad_input_is_refused_in_words():
         longspan.explain(query, key, value, rows=(12, 20))
     with pytest.raises(ValueError, match="rows needs an end"):
         longspan.explain(query, key, value, rows=slice(3, None))
+    for stepped in (slice(0, 10, 2), range(0, 10, 3), slice(9, 0, -1)):
+        with pytest.raises(ValueError, match=f"rows must have no step but 1; found {stepped.step}"):
+            longspan.explain(query, key, value, rows=stepped)
     for empty in (query[:, :0], query[:, :, :0]):  # no positions, no heads
         with pytest.raises(ValueError, match="expected some queries, keys and heads"):
             longspan.explain(empty, empty, empty)

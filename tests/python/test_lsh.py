@@ -45,6 +45,18 @@ def test_buckets_go_out_and_in(rng):
         assert np.array_equal(a, b) and a.any()
 
 
+def test_what_is_true_is_yes(rng):
+    query, _, value, _ = make(rng, heads_kv=4)
+    output, lse, buckets = longspan.lsh_attention(query, None, value, whole_buckets=True, return_lse=True, return_buckets=True)
+    for yes in (1, np.True_):
+        found = longspan.lsh_attention(query, None, value, whole_buckets=yes, return_lse=yes, return_buckets=yes)
+        assert all(np.array_equal(a, b) for a, b in zip(found, (output, lse, buckets), strict=True))
+    plain = longspan.lsh_attention(query, None, value)
+    for no in (0, np.False_, None):
+        found = longspan.lsh_attention(query, None, value, whole_buckets=no, return_lse=no, return_buckets=no)
+        assert np.array_equal(found, plain)
+
+
 def test_gradients_are_derivatives(rng):
     query, _, value, doutput = make(rng, heads_kv=4)
     options = dict(num_hashes=2, chunk_len=16, seed=4, mask=longspan.causal())

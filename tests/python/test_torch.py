@@ -193,6 +193,12 @@ def test_autocast_and_no_grad():
     assert output.dtype == torch.bfloat16
     output.sum().backward()
     assert query.grad.dtype == torch.float32 and query.grad.abs().sum() > 0
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        check(longspan.torch.attention(query, key, value, key_chunk=64).float().numpy(), output.detach().float().numpy(), 1e-2)
+        assert longspan.torch.attention(query, key, value, query_chunk=16).dtype == torch.bfloat16
+        wide = torch.empty_like(output, dtype=torch.float32)
+        assert longspan.torch.attention(query, key, value, out=wide) is wide
+        check(wide.numpy(), output.detach().float().numpy(), 1e-2)
     with torch.no_grad():
         assert not longspan.torch.attention(query, key, value).requires_grad
     with torch.inference_mode():
@@ -210,6 +216,15 @@ def test_dropout_follows_its_seed():
     assert not torch.equal(call(7), call(8))
     assert torch.equal(call(2**64 - 1), torch.from_numpy(longspan.attention(
         *(x.numpy() for x in (query, key, value)), dropout_p=0.5, seed=2**64 - 1)))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_out_of_range(seed):
+    query, key, value = make(grad=False)
+    with pytest.raises(ValueError, match=rf"seed must be in 0..2\^64 - 1; found {seed}"):
+        longspan.torch.attention(query, key, value, dropout_p=0.5, seed=seed)
+    with pytest.raises(ValueError, match=rf"seed must be in 0..2\^64 - 1; found {seed}"):
+        longspan.torch.lsh_attention(query, key, value, seed=seed)
 
 
 def test_the_operator_itself_has_the_same_gradients():
@@ -321,6 +336,14 @@ def test_threads_of_python_and_of_torch():
         torch.set_num_threads(before)
 
 
+def test_every_call_uses_the_threads_of_torch():
+    code = ("import torch, longspan.torch; torch.set_num_threads(1); x = torch.randn(1, 2000, 4, 8); "
+            "[longspan.torch.attention(x, x, x, **given) for given in ({}, {'key_chunk': 64}, {'out': torch.empty_like(x)})]")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LONGSPAN_LOG": "1"}
+    log = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True).stderr
+    assert log.count("longspan: attention") == log.count(", 1 threads,") == 3
+
+
 ERRORS = {
     "types": (lambda q, k, v: longspan.torch.attention(q, k.float(), v), (TypeError, RuntimeError), "float64.*float32"),
     "shapes": (lambda q, k, v: longspan.torch.attention(q, k, v[:, :5]), ValueError, "27.*5"),
@@ -332,6 +355,10 @@ ERRORS = {
     "out and gradients": (lambda q, k, v: longspan.torch.attention(q, k, v, out=torch.empty(BATCH, 19, HEADS, DIM_V)),
                           TypeError, "requires grad.*longspan.torch"),
     "arrays that learn": (lambda q, k, v: longspan.attention(q, k, v), TypeError, "query requires grad"),
+    "a word for a scale": (lambda q, k, v: longspan.torch.attention(q, k, v, scale="1"), TypeError, "scale must be a number"),
+    "a float chunk": (lambda q, k, v: longspan.torch.attention(q, k, v, key_chunk=8.0), TypeError, "key_chunk must be.*float"),
+    "a float seed": (lambda q, k, v: longspan.torch.attention(q, k, v, seed=0.5), TypeError, "seed must be.*found float"),
+    "hashes": (lambda q, k, v: longspan.torch.lsh_attention(q, k, v, num_hashes=1.5), TypeError, "num_hashes must be.*float"),
     "layout": (lambda q, k, v: longspan.torch.attention(q, k, v, layout="sbhd"), ValueError, "sbhd"),
     "a keyword": (lambda q, k, v: longspan.torch.attention(q, k, v, window=3), TypeError, "window"),
     "no offset": (lambda q, k, v: longspan.torch.attention(q, k, v, mask=longspan.causal()), ValueError, "19.*27"),

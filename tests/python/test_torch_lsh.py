@@ -85,7 +85,7 @@ def test_opcheck(shared, grad):
     from longspan.torch import _lsh, _operators
 
     scores, _ = _operators.score_arguments(longspan.causal(), None, None, None, None, None, 0.0)
-    hashing = (None, None, None, 3, [8], 8, 1, 0, None, None, None, 5, None, False, None)
+    hashing = (None, None, None, 5, 3, [8], 8, 1, 0, None, None, None, None, False, None)
     torch.library.opcheck(_lsh._operator.operator, (*make(shared, torch.float32, grad), *scores, *hashing))
 
 

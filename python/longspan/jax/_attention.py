@@ -4,6 +4,7 @@
 # Exact attention of arrays of JAX.
 import jax
 
+from .._arguments import optional, real_number, whole_number
 from .._types import Layout, MaskLike, QueryOffset
 from ._calls import Call, attend, checked
 from ._operands import as_given, scores, seed_words, vectors
@@ -28,10 +29,12 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, mask: MaskL
     operands, added = vectors(layout, query, key, value)
     terms, attributes, has_documents = scores(mask, bias, alibi_slopes, sinks, query_offset, scale, softcap)
     operands.update(terms)
-    attributes.update(query_chunk=query_chunk, key_chunk=key_chunk)
+    attributes.update(query_chunk=optional(whole_number, "query_chunk", query_chunk),
+                      key_chunk=optional(whole_number, "key_chunk", key_chunk))
+    dropout_p = real_number("dropout_p", dropout_p)
     if dropout_p:
         operands["seed"] = seed_words(seed)
-        attributes["dropout_p"] = float(dropout_p)
+        attributes["dropout_p"] = dropout_p
     call = Call.make("attention", attributes, layout, has_documents or bool(dropout_p))
     results = as_given(attend(call, checked(call, operands)), added)
     return (results["output"], results["lse"]) if return_lse else results["output"]

@@ -2,11 +2,9 @@
 # Part of longspan. See LICENSE.
 #
 # Hashed attention of arrays of JAX. The buckets that the forward pass found serve the backward pass.
-import operator
-
 import jax
 
-from .._lsh import Dedup, KeyNorm, Preset, Wrap, factors_of, pair_of_buckets
+from .._lsh import Dedup, KeyNorm, Preset, Wrap, hashing, pair_of_buckets
 from .._types import Layout, MaskLike, QueryOffset
 from ._calls import Call, attend, checked
 from ._operands import as_array, as_given, as_rank_4, scores, seed_words, vectors
@@ -28,7 +26,6 @@ def lsh_attention(query: jax.Array, key: jax.Array | None, value: jax.Array, *, 
     operands, added = vectors(layout, query, key, value)
     terms, attributes, has_documents = scores(mask, None, alibi_slopes, sinks, query_offset, scale, softcap)
     operands.update(terms)
-    factors = tuple(factors_of(num_buckets))
     if buckets is not None:
         of_query, of_key = pair_of_buckets(buckets)
         operands["query_buckets"] = as_rank_4(as_array(of_query))
@@ -38,12 +35,9 @@ def lsh_attention(query: jax.Array, key: jax.Array | None, value: jax.Array, *, 
         operands["rotations"] = as_array(rotations)
     else:
         operands["seed"] = seed_words(seed)
-    if rotations is not None and not factors and rotations.ndim == 4:
-        factors = (2 * rotations.shape[3],)
-    attributes.update(num_hashes=operator.index(num_hashes), num_buckets=factors, chunk_len=operator.index(chunk_len),
-                      chunks_before=operator.index(chunks_before), chunks_after=operator.index(chunks_after), dedup=dedup,
-                      wrap=wrap, key_norm=key_norm, preset=preset, whole_buckets=int(bool(whole_buckets)),
-                      local_window=None if local_window is None else tuple(operator.index(n) for n in local_window))
+    how = hashing(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, preset,
+                  whole_buckets, local_window, rotations)
+    attributes.update(how._asdict())
     call = Call.make("lsh_attention", attributes, layout, has_documents)
     results = as_given(attend(call, checked(call, operands)), added)
     if buckets is None:

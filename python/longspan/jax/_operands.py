@@ -2,13 +2,12 @@
 # Part of longspan. See LICENSE.
 #
 # Arguments of the public functions as operands, all of rank 4, and attributes.
-import operator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import _core
+from .._arguments import UINT64, is_heads_first, optional, real_number, whole_number
 from .._masks import as_mask, encode_offset
 
 
@@ -19,14 +18,12 @@ def as_array(x):
 
 def vectors(layout, query, key, value):
     """query, key, value by name, of rank 4, and the axes that this added; key=None is not there."""
-    if layout not in ("bshd", "bhsd"):
-        raise ValueError(f'layout must be "bshd" or "bhsd"; found "{layout}"')
     given = {name: as_array(x) for name, x in (("query", query), ("key", key), ("value", value)) if x is not None}
     ranks = {x.ndim for x in given.values()}
     if len(ranks) > 1 or not ranks <= {2, 3, 4}:
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in given.items())
         raise ValueError(f"query, key and value must be of one rank of 2, 3, 4; found {shapes}")
-    heads = 1 if layout == "bhsd" else 2  # the axis
+    heads = 1 if is_heads_first(layout) else 2  # the axis
     added = {4: (), 3: (0,), 2: (0, heads)}[ranks.pop()]
     return {name: jnp.expand_dims(x, added) for name, x in given.items()}, added
 
@@ -54,8 +51,8 @@ def scores(mask, bias, alibi_slopes, sinks, query_offset, scale, softcap):
         operands["alibi_slopes"] = as_array(alibi_slopes)
     if sinks is not None:
         operands["sinks"] = as_array(sinks)
-    attributes = {"mask": tuple(operator.index(n) for n in mask.numbers), "offset_kind": kind, "offset_number": number,
-                  "scale": None if scale is None else float(scale), "softcap": float(softcap)}
+    attributes = {"mask": mask.numbers, "offset_kind": kind, "offset_number": number,
+                  "scale": optional(real_number, "scale", scale), "softcap": real_number("softcap", softcap)}
     return operands, attributes, _core.mask_kinds["documents"] in mask.numbers[::5]
 
 
@@ -67,10 +64,7 @@ def _mask_array(x):
 def seed_words(seed):
     """int32 [2], the bits of a number of 64 bits, the lower ones first; an operand, so that no seed compiles anew."""
     if not hasattr(seed, "dtype"):
-        seed = operator.index(seed)
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed must be in 0..2^64 - 1; found {seed}")
-        return np.array([seed], np.uint64).view(np.int32)
+        return np.array([whole_number("seed", seed, UINT64)], np.uint64).view(np.int32)
     if not jnp.issubdtype(seed.dtype, jnp.integer) or seed.ndim:
         raise TypeError(f"seed must be a whole number or an array of one, such as jax.random.bits(key); found {seed.dtype} "
                         f"{list(seed.shape)}")

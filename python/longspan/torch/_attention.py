@@ -5,6 +5,7 @@
 import torch
 
 from .. import _core
+from .._arguments import is_heads_first, optional, whole_number
 from .._types import Layout, MaskLike, QueryOffset
 from ._dispatch import define
 from ._operators import (SCORES, as_bshd, core_options, empty_lse, empty_output, fake_backward, input_gradients, keep,
@@ -68,21 +69,14 @@ def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, ma
     query_chunk, key_chunk, out
         Without gradients only, and not under torch.compile.
     """
-    if query_chunk is not None or key_chunk is not None or out is not None:
-        return _plain(query, key, value, mask, bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
-                      query_chunk, key_chunk, layout, return_lse, out)
-    query, key, value = as_bshd(layout, *under_autocast(query, key, value))
+    query, key, value = under_autocast(query, key, value)
     arguments, _alive = score_arguments(mask, bias, alibi_slopes, sinks, query_offset, scale, softcap, dropout_p, seed)
+    if query_chunk is not None or key_chunk is not None or out is not None:
+        # The function for arrays, which complains about tensors that require grad.
+        options = core_options(*arguments, optional(whole_number, "query_chunk", query_chunk),
+                               optional(whole_number, "key_chunk", key_chunk), is_heads_first(layout))
+        return _core.attention(query, key, value, options, bool(return_lse), out)
+    query, key, value = as_bshd(layout, query, key, value)
     output, lse = _operator(query, key, value, *arguments)
     output, = as_bshd(layout, output)
     return (output, lse) if return_lse else output
-
-
-def _plain(query, key, value, mask, bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset,
-           query_chunk, key_chunk, layout, return_lse, out):
-    """The function for arrays, which complains about tensors that require grad."""
-    from .._attention import attention as of_arrays
-
-    return of_arrays(query, key, value, mask=mask, bias=bias, scale=scale, softcap=softcap, alibi_slopes=alibi_slopes,
-                     sinks=sinks, dropout_p=dropout_p, seed=int(seed), query_offset=query_offset, query_chunk=query_chunk,
-                     key_chunk=key_chunk, layout=layout, return_lse=return_lse, out=out)

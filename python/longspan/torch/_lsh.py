@@ -6,21 +6,20 @@
 import torch
 
 from .. import _core
-from .._lsh import Dedup, KeyNorm, Preset, Wrap, factors_of, pair_of_buckets
+from .._lsh import Dedup, KeyNorm, Preset, Wrap, hashing, pair_of_buckets
 from .._types import Layout, MaskLike, QueryOffset
 from ._dispatch import define
 from ._operators import (SCORES, as_bshd, core_options, empty_lse, empty_output, fake_backward, input_gradients, keep,
-                         needed, score_arguments, split, under_autocast, wanted)
+                         needed, score_arguments, seed_bits, split, under_autocast, wanted)
 
-_HASHING = ("Tensor? query_buckets, Tensor? key_buckets, Tensor? rotations, SymInt num_hashes, SymInt[] num_buckets, "
-            "SymInt chunk_len, SymInt chunks_before, SymInt chunks_after, str? dedup, str? wrap, str? key_norm, "
-            "SymInt hash_seed, str? preset, bool whole_buckets, SymInt[]? local_window")
+# What follows hash_seed is Hashing.
+_HASHING = ("Tensor? query_buckets, Tensor? key_buckets, Tensor? rotations, SymInt hash_seed, SymInt num_hashes, "
+            "SymInt[] num_buckets, SymInt chunk_len, SymInt chunks_before, SymInt chunks_after, str? dedup, str? wrap, "
+            "str? key_norm, str? preset, bool whole_buckets, SymInt[]? local_window")
 
 
-def _core_hashing(query_buckets, key_buckets, rotations, num_hashes, num_buckets, chunk_len, chunks_before, chunks_after,
-                  dedup, wrap, key_norm, hash_seed, preset, whole_buckets, local_window):
-    return _core.LshOptions(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm,
-                            hash_seed % 2**64, rotations, query_buckets, key_buckets, preset, whole_buckets, local_window)
+def _core_hashing(query_buckets, key_buckets, rotations, hash_seed, *how):
+    return _core.LshOptions(*how, hash_seed % 2**64, rotations, query_buckets, key_buckets)
 
 
 def _empty_buckets(vectors, num_hashes):
@@ -30,7 +29,7 @@ def _empty_buckets(vectors, num_hashes):
 
 
 def _outputs(query, key, value, hashing):
-    query_buckets, _, _, num_hashes = hashing[:4]
+    query_buckets, _, _, _, num_hashes = hashing[:5]
     nothing = query.new_empty(0, dtype=torch.int32)
     made = query_buckets is None
     return (empty_output(query, value), empty_lse(query), _empty_buckets(query, num_hashes) if made else nothing,
@@ -110,14 +109,12 @@ def lsh_attention(query: torch.Tensor, key: torch.Tensor | None, value: torch.Te
     query, key, value = as_bshd(layout, *under_autocast(query, key, value))
     scores, _alive = score_arguments(mask, None, alibi_slopes, sinks, query_offset, scale, softcap)
     query_buckets, key_buckets = pair_of_buckets(buckets)
-    factors = factors_of(num_buckets)
-    if rotations is not None and not factors and rotations.dim() == 4:
-        factors = [2 * rotations.shape[3]]  # as _core takes it; the backward pass has the buckets only
+    how = hashing(num_hashes, num_buckets, chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm, preset,
+                  whole_buckets, local_window, rotations)  # the backward pass has the buckets in place of rotations
     if rotations is not None:
         rotations = rotations.detach()
-    output, lse, *found = _operator(query, key, value, *scores, query_buckets, key_buckets, rotations, num_hashes, factors,
-                                    chunk_len, chunks_before, chunks_after, dedup, wrap, key_norm,
-                                    seed - 2**64 if seed >= 2**63 else seed, preset, whole_buckets, local_window)
+    output, lse, *found = _operator(query, key, value, *scores, query_buckets, key_buckets, rotations, seed_bits(seed),
+                                    *how)
     output, = as_bshd(layout, output)
     if buckets is None:
         buckets = found[0] if key is None else tuple(found)

@@ -9,7 +9,8 @@ import weakref
 import torch
 
 from .. import _core
-from .._masks import as_mask, decode_offset, encode_offset
+from .._arguments import UINT64, is_heads_first, optional, real_number, whole_number
+from .._masks import as_mask, encode_offset
 
 # The arguments after the tensors that all operators share.
 SCORES = ("Tensor? bias, Tensor? alibi_slopes, Tensor? sinks, Tensor[] arrays, SymInt[] mask, int[] predicates, "
@@ -33,6 +34,12 @@ def _as_tensor(array):
     return array if isinstance(array, torch.Tensor) else torch.as_tensor(array)
 
 
+def seed_bits(seed):
+    """The bits of a seed as a number of int64, which operators take."""
+    seed = whole_number("seed", seed, UINT64)
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
 def score_arguments(mask, bias, alibi_slopes, sinks, query_offset, scale, softcap, dropout_p=0.0, seed=0):
     """The arguments SCORES, and what must stay alive until the operator has been called."""
     mask = as_mask(mask)
@@ -43,21 +50,23 @@ def score_arguments(mask, bias, alibi_slopes, sinks, query_offset, scale, softca
         raise TypeError("predicate() is a function that torch.compile cannot keep; inside it, give a boolean tensor")
     alive = [_Predicate(may_see) for may_see in mask.predicates]
     drawn_seed = seed if isinstance(seed, torch.Tensor) else None
-    number = 0 if drawn_seed is not None else seed - 2**64 if seed >= 2**63 else seed
+    number = 0 if drawn_seed is not None else seed_bits(seed)
     arguments = (bias, alibi_slopes, sinks, [_as_tensor(array) for array in mask.arrays + offset_arrays],
-                 list(mask.numbers), [predicate.number for predicate in alive], [offset_kind, offset], scale,
-                 float(softcap), float(dropout_p), number, drawn_seed)
+                 list(mask.numbers), [predicate.number for predicate in alive], [offset_kind, offset],
+                 optional(real_number, "scale", scale), real_number("softcap", softcap),
+                 real_number("dropout_p", dropout_p), number, drawn_seed)
     return arguments, alive
 
 
 def core_options(bias, alibi_slopes, sinks, arrays, mask, predicates, query_offset, scale, softcap, dropout_p, seed,
-                 drawn_seed):
-    """The options of _core of the arguments SCORES."""
+                 drawn_seed, query_chunk=None, key_chunk=None, heads_first=False):
+    """The options of _core of the arguments SCORES, and of what operators do not take."""
     functions = [_predicates[number].may_see for number in predicates] if predicates else []
     if drawn_seed is not None:
         seed = int(drawn_seed)
     return _core.Options((mask, arrays, functions), bias, scale, softcap, alibi_slopes, sinks, dropout_p,
-                         seed % 2**64, decode_offset(*query_offset, arrays[-1:]), threads=torch.get_num_threads())
+                         seed % 2**64, (*query_offset, arrays[-1:]), query_chunk, key_chunk, heads_first,
+                         torch.get_num_threads())
 
 
 def keep(ctx, scores):
@@ -74,10 +83,8 @@ def split(inputs, num_tensors):
 
 def as_bshd(layout, *tensors):
     """Tensors of the layout as [..., seqlen, num_heads, dim]; and back, since it is its own inverse."""
-    if layout == "bshd":
+    if not is_heads_first(layout):
         return tensors
-    if layout != "bhsd":
-        raise ValueError(f'layout must be "bshd" or "bhsd"; found "{layout}"')
     return tuple(x if x is None or x.dim() < 3 else x.transpose(-3, -2) for x in tensors)
 
 

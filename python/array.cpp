@@ -57,6 +57,10 @@ std::string dtype_name(nb::handle object) {
                            .c_str());
 }
 
+[[noreturn]] void refuse_read_only(const char* name) {
+  throw nb::value_error((std::string(name) + " must be writable; found a read-only array").c_str());
+}
+
 // A format of the struct module, of one native element.
 std::optional<DType> dtype_of_format(const char* format, std::int64_t bytes) {
   if (format == nullptr) return std::nullopt;
@@ -137,8 +141,7 @@ Array Array::output(nb::handle object, const char* name) {
   if (array.buffer_.obj == nullptr) {
     array.read_dlpack(object, name, true);
   } else if (array.buffer_.readonly != 0) {
-    throw nb::value_error(
-        (std::string(name) + " must be writable; found a read-only array").c_str());
+    refuse_read_only(name);
   }
   return array;
 }
@@ -245,14 +248,18 @@ void Array::read_dlpack(nb::handle object, const char* name, bool writable) {
     }
   };
   if (writable && nb::try_cast(object, shared_for_writing_)) return read(shared_for_writing_);
-  if (!writable && nb::try_cast(object, shared_)) return read(shared_);
+  if (nb::try_cast(object, shared_)) {
+    if (!writable) return read(shared_);
+    refuse_read_only(name);
+  }
+  const std::string words =
+      std::string(name) + " gives no DLPack tensor (" + class_name(object) + ")";
   try {
     object.attr("__dlpack__")();  // for the reason, which the caster keeps to itself
   } catch (nb::python_error& error) {
-    nb::raise_from(error, PyExc_TypeError, "%s gives no DLPack tensor (%s)", name,
-                   class_name(object).c_str());
+    nb::raise_from(error, PyExc_TypeError, "%s", words.c_str());
   }
-  throw nb::value_error((std::string(name) + " must be writable; found a read-only array").c_str());
+  throw nb::type_error(words.c_str());
 }
 
 NewArray::NewArray(std::span<const std::int64_t> shape, DType dtype) {

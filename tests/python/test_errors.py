@@ -32,6 +32,16 @@ class Refuses:
         return (1, 0)
 
 
+class NoCapsule(Refuses):
+    def __dlpack__(self, **options):
+        return 5
+
+
+class ReadOnly(OnlyDLPack):
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+
 q = np.ones((2, 6, 4, 8), np.float32)
 k = np.ones((2, 9, 2, 8), np.float32)
 read_only = np.broadcast_to(q, q.shape)
@@ -90,6 +100,8 @@ TYPE_ERRORS = {
                                "predicate: expected booleans; found int64"),
     "device": (lambda: longspan.attention(q, OnCuda(k), k), "key is on cuda:0; longspan computes on the CPU"),
     "refused": (lambda: longspan.attention(Refuses(), k, k), "query gives no DLPack tensor"),
+    "no capsule": (lambda: longspan.attention(NoCapsule(), k, k), r"query gives no DLPack tensor \(NoCapsule\)"),
+    "no capsule for out": (lambda: longspan.attention(q, k, k, out=NoCapsule()), r"out gives no DLPack tensor \(NoCapsule\)"),
     "mask and number": (lambda: longspan.causal() & 1, "&"),
 }
 VALUE_ERRORS = {
@@ -129,6 +141,7 @@ VALUE_ERRORS = {
     "out": (lambda: longspan.attention(q, k, k, out=np.empty((2, 6, 4, 7), np.float32)), r"\[2, 6, 4, 7\]"),
     "out of another type": (lambda: longspan.attention(q, k, k, out=np.empty(q.shape)), "found float64"),
     "read-only out": (lambda: longspan.attention(q, k, k, out=read_only), "out must be writable"),
+    "read-only out by DLPack": (lambda: longspan.attention(q, k, k, out=ReadOnly(read_only)), "out must be writable"),
     "out is an input": (lambda: longspan.attention(q, k, k, out=q), "overlaps query"),
     "unaligned": (lambda: longspan.attention(unaligned, k, k), "query must be aligned"),
     "a predicate's shape": (lambda: longspan.attention(q, k, k, mask=longspan.predicate(

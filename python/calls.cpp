@@ -4,6 +4,7 @@
 // Shapes of results, and who owns them.
 #include "calls.h"
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
@@ -37,6 +38,17 @@ DType state_dtype(DType dtype) noexcept {
   return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
+void work_on(std::initializer_list<DType> types, const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    const bool mixed =
+        std::adjacent_find(types.begin(), types.end(), std::not_equal_to()) != types.end();
+    if (error.code() != ErrorCode::kInvalidArgument || !mixed) throw;
+    throw nb::type_error(error.what());
+  }
+}
+
 Inputs::Inputs(nb::handle q, nb::handle k, nb::handle v, const CallOptions& options, NoKey no_key)
     : query_array(q, "query", Numbers::kFloating),
       key_array(no_key == NoKey::kQuery ? Array::optional(k, "key", Numbers::kFloating)
@@ -49,13 +61,8 @@ Inputs::Inputs(nb::handle q, nb::handle k, nb::handle v, const CallOptions& opti
 void Inputs::run(const CallOptions& options,
                  const std::function<void(const Execution&)>& work) const {
   const ConstTensorView& keys = is_given(key) ? key : query;
-  try {
-    python::run(products(query, keys), options.execution(), work);
-  } catch (const Error& error) {
-    const bool mixed = keys.dtype != query.dtype || value.dtype != query.dtype;
-    if (error.code() != ErrorCode::kInvalidArgument || !mixed) throw;
-    throw nb::type_error(error.what());
-  }
+  work_on({query.dtype, keys.dtype, value.dtype},
+          [&] { python::run(products(query, keys), options.execution(), work); });
 }
 
 nb::object Result::take(nb::handle like) const {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <utility>
 
 #include "array.h"
@@ -13,6 +14,9 @@
 #include "options.h"
 
 namespace longspan::python {
+
+// Does `work` on tensors of these types. The library's complaint is a TypeError when they differ.
+void work_on(std::initializer_list<DType> types, const std::function<void()>& work);
 
 // What key=None is: nothing that is computed with, or the query, with which it is one tensor.
 enum class NoKey : std::uint8_t { kRefused, kQuery };
@@ -22,8 +26,7 @@ struct Inputs {
   Inputs(nb::handle query, nb::handle key, nb::handle value, const CallOptions& options,
          NoKey no_key);
 
-  // run() of work on these tensors. The library's complaint is a TypeError when the fault is that
-  // their types differ.
+  // run() of work on these tensors, and their types must not differ.
   void run(const CallOptions& options, const std::function<void(const Execution&)>& work) const;
 
   Array query_array, key_array, value_array;

@@ -97,8 +97,10 @@ class GuardedCache {
     const AttentionOptions bound = options.bound(rows, cache_.key(), order);
     ConstTensorView met = cache_.key();
     met.shape[1] = std::min(met.shape[1], keys);
-    run(products(rows, met), options.execution(), [&](const Execution& execution) {
-      cache_.attend(rows, outputs.partial(), bound, execution);
+    work_on({rows.dtype, cache_.dtype()}, [&] {
+      run(products(rows, met), options.execution(), [&](const Execution& execution) {
+        cache_.attend(rows, outputs.partial(), bound, execution);
+      });
     });
     return outputs.take(query);
   }

@@ -31,9 +31,13 @@ class Cache : public GuardedCache<KVCache> {
 
   void append(nb::handle key, nb::handle value, const CallOptions& layout) {
     const Array keys(key, "key", Numbers::kFloating), values(value, "value", Numbers::kFloating);
-    const nb::gil_scoped_release release;
-    const std::unique_lock lock(mutex_);
-    cache_.append(layout.arranged(keys.view()), layout.arranged(values.view()));
+    const ConstTensorView rows = layout.arranged(keys.view());
+    const ConstTensorView value_rows = layout.arranged(values.view());
+    work_on({rows.dtype, value_rows.dtype, cache_.dtype()}, [&] {
+      const nb::gil_scoped_release release;
+      const std::unique_lock lock(mutex_);
+      cache_.append(rows, value_rows);
+    });
   }
 
   nb::object attend(nb::handle query, const CallOptions& options, nb::handle lse,

@@ -34,8 +34,10 @@ class HashedCache : public GuardedCache<LshCache> {
     }
     const double products = static_cast<double>(element_count(rows)) * columns *
                             static_cast<double>(cache_.options().num_hashes);
-    run(products, options.execution(),
-        [&](const Execution& execution) { cache_.append(rows, value_rows, execution); });
+    work_on({rows.dtype, value_rows.dtype, cache_.dtype()}, [&] {
+      run(products, options.execution(),
+          [&](const Execution& execution) { cache_.append(rows, value_rows, execution); });
+    });
   }
 
   nb::object attend(nb::handle query, const CallOptions& options, nb::handle lse,

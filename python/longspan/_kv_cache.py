@@ -16,6 +16,7 @@ class KVCache(TokenCache):
 
     num_heads_kv, head_dim, head_dim_v, batch
         The sizes of key, [batch, tokens, num_heads_kv, head_dim], and value, [batch, tokens, num_heads_kv, head_dim_v].
+        head_dim_v=0: that of head_dim.
     dtype
         Of both: "float32", "float64", "float16", "bfloat16", or such a dtype of NumPy.
     capacity

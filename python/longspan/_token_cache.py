@@ -8,8 +8,11 @@ from ._arguments import whole_number
 
 
 def dtype_name(dtype):
-    """The name of a dtype that is given by its name or as one of NumPy."""
-    return dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    """The name of a dtype that is given by its name or as one of NumPy; what is none, _core refuses by that name."""
+    if dtype is None or isinstance(dtype, str):  # None is NumPy's float64
+        return str(dtype)
+    dtype = np.dtype(dtype)
+    return dtype.name if dtype.isnative else dtype.str
 
 
 class TokenCache:

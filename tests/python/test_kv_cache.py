@@ -62,13 +62,18 @@ def test_what_is_true_returns_lse(rng):
 
 @pytest.mark.parametrize("call, error, words", [
     (lambda c, k: c.append(k[:, :, :1], k), ValueError, r"\[2, 5, 1, 16\]"),
-    (lambda c, k: c.append(k.astype(np.float64), k.astype(np.float64)), ValueError, "float64"),
+    (lambda c, k: c.append(k.astype(np.float64), k.astype(np.float64)), TypeError, "float64"),
+    (lambda c, k: c.append(k, k.astype(np.float64)), TypeError, "float64"),
+    (lambda c, k: c.attend(k.astype(np.float64)), TypeError, "query has float64, key has float32"),
+    (lambda c, k: c.attend(k, out=np.empty(k.shape)), ValueError, "float64"),
+    (lambda c, k: longspan.KVCache(2, 16, 16, None), TypeError, "dtype must be float32.*found None"),
+    (lambda c, k: longspan.KVCache(2, 16, 16, np.dtype(">f4")), TypeError, "dtype must be float32.*found >f4"),
     (lambda c, k: c.truncate(6), ValueError, "6"),
     (lambda c, k: c.reorder([2]), ValueError, "2"),
     (lambda c, k: c.reorder([0.5]), TypeError, "float"),
     (lambda c, k: longspan.KVCache(2, 16, 16, "int8"), TypeError, "int8"),
     (lambda c, k: longspan.KVCache(-2, 16, 16, "float32"), ValueError, "-2"),
-    (lambda c, k: longspan.KVCache(2, 2**40, 16, "float32", capacity=2**20), MemoryError, "[0-9]"),
+    (lambda c, k: longspan.KVCache(2, 2**38, 16, "float32", capacity=2**20), MemoryError, "[0-9]"),
 ])
 def test_errors_leave_the_cache_as_it_was(call, error, words, rng):
     query, key, value = make(rng, np.float32, 5)

@@ -85,7 +85,11 @@ def test_what_is_true_returns_lse(rng):
 
 @pytest.mark.parametrize("call, error, words", [
     (lambda c, k: c.append(k[:, :, :1], k), ValueError, r"\[2, 9, 1, 16\]"),
-    (lambda c, k: c.append(k.astype(np.float64), k.astype(np.float64)), ValueError, "float64"),
+    (lambda c, k: c.append(k.astype(np.float64), k.astype(np.float64)), TypeError, "float64"),
+    (lambda c, k: c.append(k, k.astype(np.float64)), TypeError, "float64"),
+    (lambda c, k: c.attend(k.astype(np.float64)), TypeError, "query has float64, key has float32"),
+    (lambda c, k: c.attend(k, out=np.empty(k.shape)), ValueError, "float64"),
+    (lambda c, k: cache_of(None), TypeError, "found None"),
     (lambda c, k: c.truncate(10), ValueError, "10"),
     (lambda c, k: c.reorder([2]), ValueError, "2"),
     (lambda c, k: c.attend(k, mask=longspan.key_lengths(np.array([1, 2]))), ValueError, "padding"),

@@ -13,8 +13,9 @@ from ._types import Array, Layout, MaskLike, QueryOffset
 def attention_weights(query: Array, key: Array, lse: Array, *, rows: Array | Sequence[int] | None = None,
                       top_k: int | None = None, column_sums: bool = False, mask: MaskLike = None,
                       bias: Array | None = None, scale: float | None = None, softcap: float = 0.0,
-                      alibi_slopes: Array | None = None, sinks: Array | None = None, query_offset: QueryOffset = None,
-                      layout: Layout = "bshd") -> Array | tuple[Array, Array]:
+                      alibi_slopes: Array | None = None, sinks: Array | None = None, dropout_p: float = 0.0,
+                      seed: int = 0, query_offset: QueryOffset = None, query_chunk: int | None = None,
+                      key_chunk: int | None = None, layout: Layout = "bshd") -> Array | tuple[Array, Array]:
     """Weights exp(score - lse) of chosen rows, or the largest of each row, or their sums by key.
 
     One of the three has to be asked for; all weights at once would be as large as seqlen_q x seqlen_k.
@@ -27,15 +28,20 @@ def attention_weights(query: Array, key: Array, lse: Array, *, rows: Array | Seq
         So many keys of each row, by falling weight, equal ones by rising key.
     column_sums
         The sum of the weights that each key receives.
-    mask, bias, scale, softcap, alibi_slopes, query_offset, layout
+    mask, bias, scale, softcap, alibi_slopes, query_offset, query_chunk, key_chunk, layout
         As in the call of attention(); so is sinks, which is part of lse and changes nothing.
+    dropout_p, seed
+        dropout_p must be 0: weights are those before dropout.
 
     Returns, with leading [batch, num_heads] in either layout and in float32 (float64 for float64 inputs):
     with rows alone the weights [len(rows), seqlen_k], 0 where a key is hidden;
     with top_k a pair (keys, weights) of [rows, top_k], int64 keys; -1 and 0 where a row sees fewer keys;
     with column_sums=True the sums [seqlen_k].
     """
-    options = call_options(mask, bias, scale, softcap, alibi_slopes, sinks, query_offset=query_offset, layout=layout)
+    options = call_options(mask, bias, scale, softcap, alibi_slopes, sinks, dropout_p, seed, query_offset, query_chunk,
+                           key_chunk, layout)
+    if dropout_p > 0:
+        raise ValueError(f"attention_weights: dropout_p must be 0, since weights are those before dropout; found {dropout_p}")
     rows = whole_numbers("rows", rows)
     if top_k is not None:
         if column_sums:

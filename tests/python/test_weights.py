@@ -67,6 +67,14 @@ def test_layout_ranks_and_kinds(rng):
     assert not weights[:, :, 0, ::3].any() and longspan.attention_weights(query, key, lse, rows=[]).shape == (2, 4, 0, 150)
 
 
+def test_the_options_of_a_call_are_taken(rng):
+    query, key, value = make(rng)
+    options = dict(mask=longspan.causal("end"), query_chunk=16, key_chunk=32, dropout_p=0.0, seed=3)
+    _, lse = longspan.attention(query, key, value, return_lse=True, **options)
+    weights = longspan.attention_weights(query, key, lse, rows=[3, 39], **options)
+    check(weights, longspan.attention_weights(query, key, lse, rows=[3, 39], mask=longspan.causal("end")), 1e-5)
+
+
 def test_what_is_refused(rng):
     query, key, value = make(rng)
     _, lse = longspan.attention(query, key, value, return_lse=True)
@@ -85,4 +93,5 @@ def test_what_is_refused(rng):
     refuses(TypeError, "float", top_k=1.5)
     refuses(ValueError, r"lse must have shape \[2, 4, 40\]; found \[2, 4, 39\]", rows=[1], lse=lse[..., :39])
     refuses(ValueError, "both|query_offset", rows=[1], mask=longspan.causal())
-    refuses(TypeError, "dropout_p", rows=[1], dropout_p=0.5)
+    refuses(ValueError, "dropout_p must be 0.*found 0.5", rows=[1], dropout_p=0.5)
+    refuses(TypeError, "is_causal", rows=[1], is_causal=True)

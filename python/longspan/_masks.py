@@ -27,6 +27,14 @@ def encode_offset(offset):
     return _OFFSETS["per_batch"], 0, (whole_numbers("query_offset", offset),)
 
 
+# How many numbers and arrays a term of a mask holds beside its query_offset.
+_HOLDS = {"causal": (0, 0), "window": (2, 0), "key_lengths": (0, 1), "documents": (0, 2), "prefix": (1, 0), "dense": (0, 1)}
+
+
+def _brief(array):
+    return f"<{type(array).__name__} {list(getattr(array, 'shape', ['?']))}>"
+
+
 class Mask:
     """Which keys a query may see; masks are combined by &. Holds its arrays."""
 
@@ -50,7 +58,17 @@ class Mask:
 
     def __repr__(self):
         names = {number: name for name, number in _KINDS.items()}
-        terms = [names[kind] for kind in self.numbers[::5]] + ["predicate"] * len(self.predicates)
+        terms, arrays = [], iter(self.arrays)
+        for at in range(0, len(self.numbers), 5):
+            kind, a, b, offset_kind, offset = self.numbers[at:at + 5]
+            num_numbers, num_arrays = _HOLDS[names[kind]]
+            held = [str(number) for number in (a, b)[:num_numbers]] + [_brief(next(arrays)) for _ in range(num_arrays)]
+            if offset_kind == _OFFSETS["per_batch"]:
+                held.append(f"query_offset={_brief(next(arrays))}")
+            elif offset_kind != _OFFSETS["unset"]:
+                held.append(f"query_offset={offset if offset_kind == _OFFSETS['number'] else repr('end')}")
+            terms.append(f"{names[kind]}({', '.join(held)})")
+        terms += [f"predicate({getattr(may_see, '__name__', may_see)})" for may_see in self.predicates]
         return f"Mask({' & '.join(terms)})"
 
 

@@ -86,6 +86,14 @@ def test_a_predicate_of_many_tiles(rng):
     assert pairs <= sum(asked) <= 64 * pairs  # by tiles, each a few times; not a tile for every pair
 
 
+def test_masks_say_what_they_hold():
+    mask = (longspan.window(2, 3, "end") & longspan.causal() & longspan.prefix(6, 4) & longspan.causal([1, 2])
+            & longspan.documents([0, 5, 9]) & longspan.dense(HOLES) & longspan.predicate(same_document))
+    assert repr(mask) == ("Mask(window(2, 3, query_offset='end') & causal() & prefix(6, query_offset=4) & "
+                          "causal(query_offset=<ndarray [2]>) & documents(<ndarray [3]>, <ndarray [3]>) & "
+                          f"dense(<ndarray {list(HOLES.shape)}>) & predicate(same_document))")
+
+
 def test_masks_hold_their_arrays(rng):
     query, key, value, _ = make(rng)
     mask = longspan.key_lengths(np.array([9, 9])) & longspan.key_lengths(np.array([3, 7]))

@@ -256,6 +256,12 @@ def test_unknown_keywords_and_weights_are_refused():
     query = torch.randn(1, 4, 3, 8)
     with pytest.raises(ValueError, match=r"probe\(top_k"):
         forward(layer, query, query, query, None, output_attentions=True)
+    packed = {"cu_seq_lens_q": torch.tensor([0, 2, 3]), "cu_seq_lens_k": torch.tensor([0, 2, 3])}
+    assert forward(layer, query, query, query, None, **packed)[0].shape == (1, 3, 4, 8)
+    two = torch.randn(2, 4, 3, 8)
+    for name in ("longspan", "longspan-lsh"):
+        with pytest.raises(ValueError, match="cu_seq_lens_q with a batch of 1; found 2"):
+            transformers.AttentionInterface()[name](layer, two, two, two, None, **packed)
 
 
 def test_probe():

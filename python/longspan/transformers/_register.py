@@ -50,7 +50,9 @@ class _Call:
             added = attention_mask[..., :key.shape[2]]
             self.bias = added if position_bias is None else position_bias + added
             self.mask = ours.Mask(())
-        if cu_seq_lens_q is not None and query.shape[0] == 1 and not self.mask.has("documents"):
+        if cu_seq_lens_q is not None and not self.mask.has("documents"):
+            if query.shape[0] != 1:
+                raise ValueError(f'attn_implementation="{name}" takes cu_seq_lens_q with a batch of 1; found {query.shape[0]}')
             self.mask = self.mask & ours.documents(cu_seq_lens_q, cu_seq_lens_k)
 
     @staticmethod

@@ -48,6 +48,10 @@ CASES = {
     "padding": (Q4, K4, None, {"attn_mask": boolean(2, 1, 1, 13)}),
     "boolean of rank 3": (Q4, K4, None, {"attn_mask": boolean(4, 9, 13)}),
     "boolean of rank 5": ((3, *Q4), (3, *K4), None, {"attn_mask": boolean(3, 2, 1, 9, 13)}),
+    "boolean by the second axis": ((3, *Q4), (3, *K4), None, {"attn_mask": boolean(2, 1, 9, 13)}),
+    "floating by the second axis": ((3, *Q4), (3, *K4), None, {"attn_mask": floating(2, 4, 9, 13)}),
+    "boolean of all batches": ((3, *Q4), (3, *K4), None, {"attn_mask": boolean(1, 4, 9, 13)}),
+    "boolean of rank 5 that broadcasts": ((3, *Q4), (3, *K4), None, {"attn_mask": boolean(3, 1, 1, 9, 13)}),
     "rank 3 with a mask": (Q4[1:], K4[1:], None, {"attn_mask": boolean(4, 9, 13)}),
     "floating": (Q4, K4, None, {"attn_mask": floating(2, 4, 9, 13)}),
     "floating that broadcasts": (Q4, K4, None, {"attn_mask": floating(9, 13)}),
@@ -185,4 +189,29 @@ def test_what_is_not_ours_stays_theirs(calls):
     x = torch.randn(1, 2, 9, 8, device="meta")
     with longspan.torch.enable():
         assert F.scaled_dot_product_attention(x, x, x).device.type == "meta"
+    assert not calls
+
+
+def test_transforms_stay_theirs(calls):
+    query, key, value = (x.detach() for x in make((3, *Q4), (3, *K4)))
+
+    def call(x):
+        return F.scaled_dot_product_attention(x, key[0], value[0], is_causal=True)
+
+    def along(x):
+        with torch.autograd.forward_ad.dual_level():
+            output = call(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+            return torch.autograd.forward_ad.unpack_dual(output).tangent
+
+    def transformed():
+        return [torch.func.vmap(call)(query), along(query[0]),
+                *torch.func.jvp(call, (query[0],), (torch.ones_like(query[0]),)),
+                torch.func.grad(lambda x: call(x).sum())(query[0])]
+
+    math = torch.nn.attention.SDPBackend.MATH  # the one of theirs that has forward mode
+    with torch.nn.attention.sdpa_kernel(math):
+        expected = transformed()
+    with torch.nn.attention.sdpa_kernel(math), longspan.torch.enable():
+        for a, b in zip(transformed(), expected, strict=True):
+            check(a.numpy(), b.numpy(), 1e-12)
     assert not calls

@@ -24,7 +24,7 @@ def define(name, schema, compute, fake, setup_context=None, backward=None):
     end = schema[:schema.index(" sinks,")].count(",") + 1  # of the arguments that have gradients
 
     def call(*inputs):
-        if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        if in_transform():
             return transformed(*inputs)
         if _through_dispatcher(inputs[0]):
             return operator(*inputs)
@@ -33,6 +33,11 @@ def define(name, schema, compute, fake, setup_context=None, backward=None):
 
     call.operator = operator
     return call
+
+
+def in_transform():
+    """Whether torch.func transforms what is called now, or forward-mode differentiation follows it."""
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def _save_nothing(ctx, inputs, output):

@@ -7,6 +7,7 @@ import torch.nn.functional as functional
 
 from .._masks import causal
 from ._attention import attention
+from ._dispatch import in_transform
 
 _theirs = functional.scaled_dot_product_attention
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -38,7 +39,8 @@ def scaled_dot_product_attention(query: torch.Tensor, key: torch.Tensor, value: 
     mask = causal(0) if is_causal else None
     bias = None
     if attn_mask is not None:
-        attn_mask = _as_rank_4(attn_mask, leading if attn_mask.dim() > 4 else attn_mask.shape[:-3])
+        own = attn_mask.shape[:-3]  # where it says all, the batch need not be written out
+        attn_mask = _as_rank_4(attn_mask, leading if len(own) > 1 or (len(leading) > 1 and own.numel() > 1) else own)
         if attn_mask.dtype == torch.bool:
             mask = attn_mask
         else:
@@ -57,12 +59,13 @@ def _as_rank_4(x, leading):
 
 
 def _routed(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
-    """longspan's where it can be, PyTorch's own elsewhere: other devices, types, and tensors that only PyTorch knows."""
+    """longspan's where it can be, PyTorch's own elsewhere: other devices, types, transforms, and tensors that only PyTorch
+    knows."""
     tensors = (query, key, value, attn_mask)
     ours = all(x is None or (x.device.type == "cpu" and x.layout == torch.strided) for x in tensors)
     ours = ours and query.dtype in _DTYPES and query.dtype == key.dtype == value.dtype
     ours = ours and query.dim() >= 2 and query.dim() == key.dim() == value.dim()
-    if not ours:
+    if not ours or in_transform():
         return _theirs(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     return scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
 
@@ -83,7 +86,8 @@ def enable() -> _Enabled:
     So does what calls it by that name: nn.MultiheadAttention, nn.TransformerEncoderLayer (whose fused path for inference
     is switched off, since it cannot be routed), timm, diffusers, transformers with attn_implementation="sdpa". Not routed:
     a function that a module took by `from torch.nn.functional import scaled_dot_product_attention` before this call, what
-    torch.compile or torch.jit has compiled before it, nested tensors, and FlexAttention. Also a context manager:
+    torch.compile or torch.jit has compiled before it, nested tensors, FlexAttention, and calls inside a transform of
+    torch.func (vmap, jvp, grad) or forward-mode differentiation. Also a context manager:
 
         with longspan.torch.enable():
             output = model(inputs)

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -313,7 +312,7 @@ int run_attend(const AttendOptions& options) {
 
   const std::string effective = effective_options(options, call, inputs.has(Role::kQueryOffsets));
   if (!options.dry_run) {
-    if (!options.quiet) fmt::print(stderr, "attend: {}\n", result.memory.text());
+    if (!options.quiet) print_err(fmt::format("attend: {}\n", result.memory.text()));
     compute_and_write(options, inputs, outputs, effective, execution, result);
   }
   if (options.json) {

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <memory>
 
 #include "bench_options.h"
@@ -152,7 +151,7 @@ int run_bench(const BenchOptions& options) {
   for (std::size_t n = 0; n < cases.size(); ++n) {
     stop_if_interrupted();
     if (!options.quiet)
-      fmt::print(stderr, "bench {}/{}: {}\n", n + 1, cases.size(), title(cases[n]));
+      print_err(fmt::format("bench {}/{}: {}\n", n + 1, cases.size(), title(cases[n])));
     const Json record = record_of(cases[n], measure(cases[n], options), cpu);
     if (options.format == "json") {
       records.push_back(record);

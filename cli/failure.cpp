@@ -6,7 +6,7 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
+#include <atomic>
 #include <new>
 
 #include "longspan/error.h"
@@ -51,11 +51,12 @@ Failure current_failure() {
 
 }  // namespace
 
-int report_current_exception(bool json) {
-  const Failure failure = current_failure();
+int report(const Failure& failure, bool json) {
+  static std::atomic_flag reported;
+  if (reported.test_and_set()) return failure.exit_code();
   const std::string message = printable(failure.what());
-  fmt::print(stderr, "longspan: {}\n", message);
-  if (!failure.hint().empty()) fmt::print(stderr, "hint: {}\n", printable(failure.hint()));
+  print_err(fmt::format("longspan: {}\n", message));
+  if (!failure.hint().empty()) print_err(fmt::format("hint: {}\n", printable(failure.hint())));
   if (json) {
     Json error = {{"code", failure.exit_code()}, {"message", message}};
     if (!failure.hint().empty()) error["hint"] = printable(failure.hint());
@@ -70,8 +71,10 @@ int report_current_exception(bool json) {
   return failure.exit_code();
 }
 
+int report_current_exception(bool json) { return report(current_failure(), json); }
+
 void warn(const std::string& message) {
-  fmt::print(stderr, "longspan: warning: {}\n", printable(message));
+  print_err(fmt::format("longspan: warning: {}\n", printable(message)));
 }
 
 }  // namespace longspan::cli

@@ -28,8 +28,10 @@ class Failure : public std::runtime_error {
   std::string hint_;
 };
 
-// Prints the current exception as one or two lines on stderr, with `json` also as a record on
-// stdout, and returns its exit code. To be called inside a catch block.
+// Prints a failure as one or two lines on stderr, with `json` also as a record on stdout, and
+// returns its exit code. Of two threads that fail the first is heard.
+int report(const Failure& failure, bool json);
+// The same of the current exception. To be called inside a catch block.
 int report_current_exception(bool json);
 
 // A warning on stderr, in one line.

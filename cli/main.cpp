@@ -2,8 +2,10 @@
 // Part of longspan. See LICENSE.
 //
 // The program `longspan`: parsing, help, and the exit code.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -43,6 +45,14 @@ bool wants_json(const std::vector<std::string>& words) {
     if (bench && word.starts_with("--output=json")) return true;
   }
   return false;
+}
+
+// The number of a closed stream would go to the next file that is opened, and messages into it.
+// Writing to what stands here fails, as it does to a closed stream.
+void keep_standard_streams() {
+  int opened = 0;
+  while (opened >= 0 && opened <= STDERR_FILENO) opened = open("/dev/null", O_RDONLY);
+  if (opened > STDERR_FILENO) close(opened);
 }
 
 class Program {
@@ -172,9 +182,10 @@ class Program {
 }  // namespace longspan::cli
 
 int main(int argc, char** argv) {
-  const longspan::cli::SignalThread signals;
+  longspan::cli::keep_standard_streams();
   const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
   const bool json = longspan::cli::wants_json(words);
+  const longspan::cli::SignalThread signals(json);
   try {
     return longspan::cli::Program().run(words);
   } catch (...) {

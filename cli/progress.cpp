@@ -9,7 +9,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
+#include <system_error>
+
+#include "record.h"
 
 namespace longspan::cli {
 namespace {
@@ -31,7 +33,12 @@ std::string line(const std::string& what, double share, double seconds, bool bar
 }  // namespace
 
 ProgressReporter::ProgressReporter(std::string what, bool quiet) : what_(std::move(what)) {
-  if (!quiet) thread_ = std::thread([this] { run(); });
+  if (quiet) return;
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error&) {  // NOLINT(bugprone-empty-catch)
+    // no thread can be made: the work goes on unseen
+  }
 }
 
 ProgressReporter::~ProgressReporter() {
@@ -67,9 +74,9 @@ void ProgressReporter::run() {
     } else {
       text += '\n';
     }
-    std::fwrite(text.data(), 1, text.size(), stderr);
+    print_err(text);
   }
-  if (drawn > 0) fmt::print(stderr, "\r{}\r", std::string(drawn, ' '));
+  if (drawn > 0) print_err(fmt::format("\r{}\r", std::string(drawn, ' ')));
 }
 
 }  // namespace longspan::cli

@@ -35,6 +35,10 @@ void print_record(const Json& record) {
   print_out(record.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
+void print_err(const std::string& text) noexcept {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
+
 std::string printable(std::string_view text) {
   std::string result(text);
   for (char& c : result) {

@@ -242,8 +242,10 @@ void stop_a_long_run(int number, const std::vector<std::string>& words) {
 
 TEST_F(CliError, SignalsStopALongRunAndLeaveNothing) {
   write_large_input(input_);
-  stop_a_long_run(SIGINT, {"attend", input_, "-o", output_});
-  EXPECT_EQ(folder_.files(), 1u);
+  for (const int number : {SIGINT, SIGHUP}) {
+    stop_a_long_run(number, {"attend", input_, "-o", output_});
+    EXPECT_EQ(folder_.files(), 1u);
+  }
   io::put(output_, "older");
   stop_a_long_run(SIGTERM, {"attend", input_, "-o", output_, "--force"});
   EXPECT_EQ(folder_.files(), 2u);

@@ -14,15 +14,6 @@
 namespace longspan::test {
 namespace {
 
-// Sanitizers keep shadow memory that no prediction counts.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
-
 constexpr double kMiB = 1 << 20;
 
 struct MemoryCase {

@@ -38,7 +38,8 @@ inline std::vector<std::string> words_of(const std::string& line) {
 // One process; its output goes to files of a folder of its own, so that no pipe can fill up.
 class Process {
  public:
-  explicit Process(const std::vector<std::string>& words, const std::string& stdout_path = {}) {
+  explicit Process(const std::vector<std::string>& words, const std::string& stdout_path = {},
+                   std::string program = LONGSPAN_CLI_PATH) {
     out_ = stdout_path.empty() ? folder_ / "out" : stdout_path;
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
@@ -46,7 +47,6 @@ class Process {
     posix_spawn_file_actions_addopen(&actions, 1, out_.c_str(), O_WRONLY | O_CREAT, 0600);
     posix_spawn_file_actions_addopen(&actions, 2, (folder_ / "err").c_str(), O_WRONLY | O_CREAT,
                                      0600);
-    std::string program = LONGSPAN_CLI_PATH;
     std::vector<std::string> kept = words;
     std::vector<char*> arguments = {program.data()};
     for (std::string& word : kept) arguments.push_back(word.data());
@@ -65,6 +65,11 @@ class Process {
   Process& operator=(const Process&) = delete;
 
   void signal(int number) const { ::kill(pid_, number); }
+  bool ended() const {
+    siginfo_t info{};
+    return ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == pid_;
+  }
   std::string errors_so_far() const { return contents(folder_ / "err"); }
   Outcome wait() {
     int status = 0;
@@ -85,6 +90,24 @@ class Process {
 
 inline Outcome run(const std::vector<std::string>& words) { return Process(words).wait(); }
 inline Outcome run(const std::string& line) { return run(words_of(line)); }
+
+// Lines of sh, in which $0 is the program: for streams, limits and ignored signals.
+inline std::vector<std::string> script(const std::string& lines) {
+  return {"-c", lines, LONGSPAN_CLI_PATH};
+}
+inline Outcome run_script(const std::string& lines) {
+  return Process(script(lines), {}, "/bin/sh").wait();
+}
+
+// Sanitizers keep shadow memory, which no limit or prediction counts.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+inline constexpr bool kSanitized =
+    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+inline constexpr bool kSanitized = false;
+#endif
 
 // A file of N(0, 1) tensors, query [batch, seqlen_q, heads, dim] and so on.
 struct FileShape {

@@ -17,7 +17,8 @@ namespace {
 void add_list(OptionAdder& add, const std::string& name, BenchOptions::Numbers& into,
               std::int64_t least, std::int64_t most, const std::string& help) {
   const std::string expected =
-      fmt::format("integers in {}..{} such as 1,2,5 or 1024:8192:x2 or 64:256:+64", least, most);
+      fmt::format("at most {} integers in {}..{} such as 1,2,5 or 1024:8192:x2 or 64:256:+64",
+                  kMostValues, least, most);
   add.text(name, "LIST", help, expected, [&into, least, most](const std::string& value) {
     const auto values = parse_list(value);
     if (!values) return false;
@@ -78,6 +79,7 @@ void add_bench_options(CLI::App& app, BenchOptions& options) {
          "sliding window, or none; may be repeated (none)")
       ->type_name("L,R")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   add.text("--dtype", "LIST", "f32, f64, f16, bf16 (f32)", "a list of f32, f64, f16, bf16",
            [&options](const std::string& value) {

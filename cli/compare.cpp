@@ -271,6 +271,7 @@ Runner add_compare(CLI::App& program) {
                   "compare this tensor; NAME=NAME when B calls it otherwise; may be repeated (all)")
       ->type_name("NAME[=NAME]")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   OptionAdder add(*app);
   add.real("--rtol", options->rtol, 0, "relative to |b| (1e-5)");

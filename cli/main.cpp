@@ -38,6 +38,7 @@ Exit codes: 0 ok, 1 failure or difference, 2 usage, 3 bad input, 4 not enough me
 bool wants_json(const std::vector<std::string>& words) {
   for (std::size_t n = 0; n < words.size(); ++n) {
     const std::string& word = words[n];
+    if (word == "--") break;  // what follows is no option
     if (word == "--json" || word == "-ojson" || word == "-ojsonl") return true;
     const bool output = word == "-o" || word == "--output";
     const bool bench = !words.empty() && words.front() == "bench";
@@ -62,6 +63,7 @@ class Program {
     app_.set_help_flag("--help,-h", "Print this and exit");
     app_.set_version_flag("--version", [] { return fmt::format("longspan {}", version()); });
     app_.allow_extras();
+    app_.require_subcommand(0, 1);  // a further word is an argument, whatever it is
     using Add = Runner (*)(CLI::App&);
     for (const Add add :
          {add_attend, add_merge, add_compare, add_inspect, add_doctor, add_bench, add_explain}) {
@@ -84,8 +86,9 @@ class Program {
       print_out(std::string(call.what()) + "\n");
       return kSuccess;
     } catch (const CLI::ParseError& error) {
-      throw Failure(kUsage, at_command() + error.what(), see_help());
+      throw Failure(kUsage, at_command() + in_our_words(error), see_help());
     }
+    if (!app_.remaining().empty()) return refuse_command();
     for (std::size_t n = 0; n < commands_.size(); ++n) {
       if (!commands_[n]->parsed()) continue;
       refuse_extras(*commands_[n]);
@@ -144,6 +147,12 @@ class Program {
 
   int refuse_command() {
     const std::vector<std::string> rest = app_.remaining();
+    if (const CLI::App* command = parsed_command()) {
+      throw Failure(kUsage,
+                    fmt::format("command: expected '{}' first and no further argument, found '{}'",
+                                command->get_name(), rest.front()),
+                    see_help());
+    }
     if (rest.empty() || rest.front().starts_with('-')) {
       const std::string found = rest.empty() ? "none" : "'" + rest.front() + "'";
       throw Failure(kUsage, "command: expected a command, found " + found, see_help());
@@ -153,7 +162,8 @@ class Program {
 
   // An unknown option may be followed by its value: the option is what to speak of.
   void refuse_extras(const CLI::App& command) const {
-    const std::vector<std::string> rest = command.remaining();
+    std::vector<std::string> rest = command.remaining();
+    std::erase(rest, "--");
     if (rest.empty()) return;
     const auto option = std::find_if(rest.begin(), rest.end(),
                                      [](const auto& word) { return word.starts_with('-'); });

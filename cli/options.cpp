@@ -25,8 +25,6 @@ std::optional<Number> parse_whole(std::string_view text) {
   return value;
 }
 
-constexpr std::size_t kMostValues = 10000;  // a list longer than this is a slip
-
 bool append_range(std::string_view text, std::vector<std::int64_t>& into) {
   const std::vector<std::string> parts = split(text, ':');
   if (parts.size() > 3) return false;
@@ -112,6 +110,11 @@ std::optional<std::vector<std::int64_t>> parse_list(std::string_view text) {
   return values;
 }
 
+std::string integer_in(std::int64_t least, std::int64_t most) {
+  return most == kNoLimit ? fmt::format("an integer of at least {}", least)
+                          : fmt::format("an integer in {}..{}", least, most);
+}
+
 std::string OptionAdder::where() const { return app_.get_name(); }
 
 CLI::Option* OptionAdder::text(const std::string& name, const std::string& type,
@@ -129,14 +132,13 @@ CLI::Option* OptionAdder::text(const std::string& name, const std::string& type,
 
 CLI::Option* OptionAdder::integer(const std::string& name, std::int64_t& into, std::int64_t least,
                                   std::int64_t most, const std::string& help) {
-  const std::string expected = most == kNoLimit ? fmt::format("an integer of at least {}", least)
-                                                : fmt::format("an integer in {}..{}", least, most);
-  return text(name, "N", help, expected, [&into, least, most](const std::string& value) {
-    const auto number = parse_integer(value);
-    if (!number || *number < least || *number > most) return false;
-    into = *number;
-    return true;
-  });
+  return text(name, "N", help, integer_in(least, most),
+              [&into, least, most](const std::string& value) {
+                const auto number = parse_integer(value);
+                if (!number || *number < least || *number > most) return false;
+                into = *number;
+                return true;
+              });
 }
 
 CLI::Option* OptionAdder::real(const std::string& name, std::optional<double>& into, double least,
@@ -154,6 +156,27 @@ CLI::Option* OptionAdder::real(const std::string& name, std::optional<double>& i
 
 CLI::Option* OptionAdder::flag(const std::string& name, bool& into, const std::string& help) {
   return app_.add_flag(name, into, help);
+}
+
+std::string in_our_words(const CLI::ParseError& error) {
+  constexpr std::string_view kMany = ": At Most 1 required but received ", kFlag = " = ",
+                             kNoFlag = "Could not convert: ";
+  std::string text = error.what();
+  const auto after = [&](std::size_t at, std::string_view words) {
+    return text.substr(at + words.size());
+  };
+  if (const std::size_t at = text.find(kMany); at != std::string::npos) {
+    return fmt::format("{}: expected once, found {} times", text.substr(0, at), after(at, kMany));
+  }
+  if (text.ends_with(" missing")) {
+    return text.substr(0, text.find(':')) + ": expected a value, found none";
+  }
+  const std::size_t at = text.find(kFlag);
+  if (text.starts_with(kNoFlag) && at != std::string::npos) {
+    return fmt::format("{}: expected no value, found '{}'",
+                       text.substr(kNoFlag.size(), at - kNoFlag.size()), after(at, kFlag));
+  }
+  return text;
 }
 
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {

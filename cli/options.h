@@ -18,6 +18,7 @@
 
 namespace longspan::cli {
 
+inline constexpr std::size_t kMostValues = 10000;  // a list longer than this is a slip
 inline constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
 
 // Nothing but the number may stand in the text.
@@ -32,6 +33,9 @@ std::optional<std::pair<std::int64_t, std::int64_t>> parse_pair(std::string_view
 // these.
 std::optional<std::vector<std::int64_t>> parse_list(std::string_view text);
 std::vector<std::string> split(std::string_view text, char separator);
+
+// "an integer in 1..8", "an integer of at least 1"
+std::string integer_in(std::int64_t least, std::int64_t most);
 
 // Adds options to a command; the words of errors are the same for all.
 class OptionAdder {
@@ -55,6 +59,9 @@ class OptionAdder {
   std::string where() const;
   CLI::App& app_;
 };
+
+// What CLI11 found wrong: a value that is missing or that belongs to no flag, an option said twice.
+std::string in_our_words(const CLI::ParseError& error);
 
 // The candidate that is at most two edits away from `word` and the nearest; empty when there is
 // none.

@@ -66,7 +66,11 @@ TEST_F(CliError, Usage) {
   expect(2, "explain IN --rows 90:91", "rows must choose some of 0 to");
   expect(2, "explain IN --num-hashes 2", "explain: --num-hashes: expected --method lsh");
   expect(2, "attend IN -o OUT --scale", "--scale");
-  expect(2, "attend IN -o OUT --scale 1 --scale 2", "--scale");
+  EXPECT_EQ(run_line("attend IN -o OUT --scale")
+                .err.find("longspan: attend: --scale: expected a value, found none\n"),
+            0u);
+  expect(2, "attend IN -o OUT --scale 1 --scale 2", "--scale: expected once, found 2 times");
+  expect(2, "attend IN -o OUT --causal=banana", "--causal: expected no value, found 'banana'");
   expect(2, "attend -o OUT", "found 0 files");
   expect(2, "attend IN", "OUTPUT");
   expect(2, "attend IN IN -o OUT", "found 2 files");
@@ -87,8 +91,26 @@ TEST_F(CliError, Usage) {
   expect(2, "merge IN", "OUTPUT");
   expect(2, "doctor extra", "extra");
   expect(2, "bench --seqlen 8:4", "--seqlen");
+  expect(2, "bench --seqlen 1:100000", "at most 10000 integers");
   expect(2, "bench --heads 3 --heads-kv 2 --seqlen 8", "--heads-kv");
   expect(2, "bench --kernel none-such", "--kernel");
+}
+
+TEST_F(CliError, EveryWordIsUnderstoodOrRefused) {
+  expect(2, "--bogus inspect IN", "'--bogus'");
+  EXPECT_EQ(run_line("--json inspect IN").json().at("error").at("code"), 2);
+  expect(2, "nonsense inspect IN", "'nonsense'");
+  expect(2, "inspect IN doctor", "'doctor'");
+  expect(2, "inspect IN help", "'help'");
+  // Files may be called as commands and options are.
+  std::filesystem::current_path(folder_.path());
+  for (const char* name : {"merge", "help", "--json"}) {
+    std::filesystem::copy_file(input_, name);
+    EXPECT_EQ(run({"inspect", "--", name}).exit_code, 0) << name;
+    EXPECT_NE(run({"inspect", "--", name}).out.find("dtype"), std::string::npos) << name;
+  }
+  EXPECT_NE(run("inspect merge").out.find("dtype"), std::string::npos);
+  std::filesystem::current_path("/");
 }
 
 TEST_F(CliError, TheOffsetMustBeSaidWhenLengthsDiffer) {

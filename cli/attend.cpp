@@ -19,6 +19,7 @@
 #include "lsh_diagnosis.h"
 #include "lsh_options.h"
 #include "machine.h"
+#include "output_file.h"
 #include "progress.h"
 #include "record.h"
 
@@ -50,6 +51,10 @@ struct Result {
   std::optional<LshDiagnostics> diagnosis;
   MemoryNeed memory;
 };
+
+OutputFile output_of(const AttendOptions& options) {
+  return {"attend", options.output, options.force, options.json};
+}
 
 // The options as they were understood, defaults included. Threads and memory limit are left out:
 // they change no bit of the result, and so files made with different ones are the same.
@@ -225,7 +230,7 @@ std::string summary_of(const Pass& pass, bool dry_run) {
                      format_bytes(plan.workspace_bytes));
 }
 
-void print_summary(const AttendOptions& options, const AttendCall& call, const Result& result) {
+std::string summary(const AttendOptions& options, const AttendCall& call, const Result& result) {
   const AttentionPlan& plan = result.forward.plan;
   std::string text = fmt::format(
       "attend: {}, {}, batch {}, {} x {} positions, {}/{} heads, dims {}/{}; kernel {}{}, {} "
@@ -237,7 +242,7 @@ void print_summary(const AttendOptions& options, const AttendCall& call, const R
   if (options.dry_run) text += "; " + result.memory.text();
   text += '\n';
   if (result.diagnosis) text += diagnosis_text(*result.diagnosis);
-  print_out(text);
+  return text;
 }
 
 // `run` with progress on stderr, timed.
@@ -282,7 +287,7 @@ void compute_and_write(const AttendOptions& options, AttendInputs& inputs, Atten
     run_pass("attend: diagnosis", options, execution, pass,
              [&](const Execution& with) { result.diagnosis = diagnose(call, outputs, with); });
   }
-  write_output(options.output, outputs.named(),
+  write_output(output_of(options), outputs.named(),
                {{"command", "attend"},
                 {"version", version()},
                 {"options", effective},
@@ -292,7 +297,7 @@ void compute_and_write(const AttendOptions& options, AttendInputs& inputs, Atten
 
 int run_attend(const AttendOptions& options) {
   check_attend_options(options);
-  if (!options.dry_run) check_output("attend", options.output, options.force);
+  if (!options.dry_run) check_output(output_of(options));
   AttendInputs inputs(options);
   check_memory("attend", {inputs.bytes(), 0, 0}, [](std::uint64_t) { return kSplitHint; });
   inputs.load_what_planning_reads();
@@ -315,10 +320,13 @@ int run_attend(const AttendOptions& options) {
     if (!options.quiet) print_err(fmt::format("attend: {}\n", result.memory.text()));
     compute_and_write(options, inputs, outputs, effective, execution, result);
   }
-  if (options.json) {
-    print_record(make_record(options, call, outputs.dtype(), effective, result));
+  const std::string text =
+      options.json ? text_of(make_record(options, call, outputs.dtype(), effective, result))
+                   : summary(options, call, result);
+  if (options.dry_run) {
+    print_out(text);
   } else {
-    print_summary(options, call, result);
+    print_after_output(output_of(options), text);
   }
   return kSuccess;
 }

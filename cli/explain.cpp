@@ -19,9 +19,9 @@
 #include "commands.h"
 #include "explain_example.h"
 #include "failure.h"
-#include "io/atomic_file.h"
 #include "lsh_options.h"
 #include "options.h"
+#include "output_file.h"
 #include "record.h"
 #include "tensor_file.h"
 
@@ -124,6 +124,10 @@ Explanation explain(const ExplainOptions& options, const AttendInputs& inputs) {
   }
 }
 
+OutputFile page_of(const ExplainOptions& options) {
+  return {"explain", options.html, options.attend.force, options.attend.json};
+}
+
 void check(const ExplainOptions& options) {
   if (!options.attend.inputs.empty()) {
     check_attend_options(options.attend);
@@ -133,13 +137,7 @@ void check(const ExplainOptions& options) {
   if (options.choice.passthrough && !options.attend.lsh) {
     throw Failure(kUsage, "explain: --passthrough: expected --method lsh with it, found exact");
   }
-  if (!options.html.empty()) check_output("explain", options.html, options.attend.force);
-}
-
-void write_page(const std::string& path, const std::string& page) {
-  io::AtomicFile file(path);
-  file.write(page.data(), page.size());
-  file.commit();
+  if (!options.html.empty()) check_output(page_of(options));
 }
 
 int run_explain(ExplainOptions& options) {
@@ -152,15 +150,16 @@ int run_explain(ExplainOptions& options) {
   }
   Explanation explanation = explain(options, *inputs);
   explanation.text += "\n\n" + origin(options.attend, *inputs);
-  if (!options.html.empty()) write_page(options.html, to_html(explanation));
-  if (options.attend.json) {
-    print_out(to_json(explanation));
-  } else if (options.html.empty()) {
-    print_out(to_text(explanation, {80, wants_colours()}));
-  } else {
-    print_out(
-        fmt::format("explain: {}: {}\n", printable(options.html), printable(explanation.title)));
+  if (options.html.empty()) {
+    print_out(options.attend.json ? to_json(explanation)
+                                  : to_text(explanation, {80, wants_colours()}));
+    return kSuccess;
   }
+  write_output(page_of(options), to_html(explanation));
+  print_after_output(page_of(options),
+                     options.attend.json ? to_json(explanation)
+                                         : fmt::format("explain: {}: {}\n", printable(options.html),
+                                                       printable(explanation.title)));
   return kSuccess;
 }
 

@@ -15,6 +15,7 @@
 #include "longspan/partial.h"
 #include "machine.h"
 #include "options.h"
+#include "output_file.h"
 #include "record.h"
 #include "signals.h"
 #include "tensor_file.h"
@@ -123,7 +124,8 @@ int run_merge(const MergeOptions& options) {
     throw Failure(kUsage, "merge: PART: expected at least one file, found none");
   if (options.output.empty())
     throw Failure(kUsage, "merge: -o OUTPUT: expected a file name, found none");
-  check_output("merge", options.output, options.force);
+  const OutputFile to{"merge", options.output, options.force, options.json};
+  check_output(to);
 
   std::vector<Part> parts;
   std::uint64_t largest = 0;
@@ -173,7 +175,7 @@ int run_merge(const MergeOptions& options) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   const io::NamedTensor tensors[] = {{"output", output.view}, {"lse", lse.view}};
-  write_output(options.output, tensors,
+  write_output(to, tensors,
                {{"command", "merge"},
                 {"version", version()},
                 {"layout", bhsd ? "bhsd" : "bshd"},
@@ -189,10 +191,10 @@ int run_merge(const MergeOptions& options) {
     record["seconds"] = seconds;
     record["peak_bytes"] = peak_memory();
     record["output"] = printable(options.output);
-    print_record(record);
+    print_after_output(to, text_of(record));
   } else {
-    print_out(fmt::format("merge: {} parts of {}, {}; {:.3g} s\n", parts.size(),
-                          format_shape(first.output.shape), name_of(dtype), seconds));
+    print_after_output(to, fmt::format("merge: {} parts of {}, {}; {:.3g} s\n", parts.size(),
+                                       format_shape(first.output.shape), name_of(dtype), seconds));
   }
   return kSuccess;
 }

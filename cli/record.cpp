@@ -30,9 +30,11 @@ void print_out(const std::string& text) {
   }
 }
 
-void print_record(const Json& record) {
+void print_record(const Json& record) { print_out(text_of(record)); }
+
+std::string text_of(const Json& record) {
   // Names in files need not be UTF-8; replacing is better than failing after the work.
-  print_out(record.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  return record.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 void print_err(const std::string& text) noexcept {

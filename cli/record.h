@@ -23,6 +23,7 @@ Json json_number(double value);
 // Writes to stdout; a failure is found here (Failure, exit 1), not lost in a buffer at the end.
 void print_out(const std::string& text);
 void print_record(const Json& record);
+std::string text_of(const Json& record);
 // Writes to stderr. A failure is ignored: what cannot be said must not stop what is done.
 void print_err(const std::string& text) noexcept;
 

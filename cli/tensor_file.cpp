@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Reading and writing tensor files for commands.
+// Reading tensor files for commands.
 #include "tensor_file.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,9 +12,7 @@
 
 #include "base/float16.h"
 #include "failure.h"
-#include "io/atomic_file.h"
 #include "io/npy.h"
-#include "longspan/error.h"
 #include "signals.h"
 
 namespace longspan::cli {
@@ -173,39 +170,6 @@ OwnedTensor make_tensor(DType dtype, const std::vector<std::int64_t>& shape) {
   OwnedTensor tensor{io::StoredTensor(std::move(entry)), {}};
   tensor.view = {tensor.storage.bytes(), dtype, view.rank, view.shape, view.strides};
   return tensor;
-}
-
-void check_output(const std::string& command, const std::string& path, bool force) {
-  struct stat status {};
-  if (stat(path.c_str(), &status) == 0) {
-    // Nothing is lost by writing to a device or a pipe; opening one twice may block.
-    if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) return;
-    if (!force) {
-      throw Failure(
-          kUsage,
-          fmt::format("{}: OUTPUT: expected a new file, found that {} exists", command, path),
-          "--force overwrites it");
-    }
-  }
-  try {
-    const io::AtomicFile probe(path);
-  } catch (const Error& error) {
-    throw Failure(kRunTimeFailure, error.what(), error.hint());
-  }
-}
-
-void write_output(const std::string& path, std::span<const io::NamedTensor> tensors,
-                  const std::map<std::string, std::string>& metadata) {
-  stop_if_interrupted();
-  try {
-    if (is_npy(path)) {
-      io::write_npy(path, tensors.front().tensor);
-    } else {
-      io::write_safetensors(path, tensors, metadata);
-    }
-  } catch (const Error& error) {
-    throw Failure(kRunTimeFailure, error.what(), error.hint());
-  }
 }
 
 }  // namespace longspan::cli

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Tensor files for commands: safetensors and npy behind one face, elements as double, output files.
+// Tensor files for commands: safetensors and npy behind one face, elements as numbers.
 #pragma once
 
 #include <cstdint>
@@ -54,14 +54,5 @@ struct OwnedTensor {
   TensorView view;
 };
 OwnedTensor make_tensor(DType dtype, const std::vector<std::int64_t>& shape);
-
-// Refuses an existing file without `force` (exit 2) and a missing or unwritable folder (exit 1),
-// before any work.
-void check_output(const std::string& command, const std::string& path, bool force);
-
-// safetensors, or for a name ending in .npy the first tensor alone. Whole or not at all; failures
-// are exit 1.
-void write_output(const std::string& path, std::span<const io::NamedTensor> tensors,
-                  const std::map<std::string, std::string>& metadata);
 
 }  // namespace longspan::cli

@@ -177,15 +177,6 @@ TEST_F(CliError, Memory) {
   EXPECT_EQ(run_line("attend IN -o OUT --quiet --memory-limit " + fitting).exit_code, 0);
 }
 
-TEST_F(CliError, OutputThatCannotBeWrittenIsFoundFirst) {
-  const std::string missing = folder_ / "none/out.safetensors";
-  // The input does not exist either: the folder was looked at before.
-  EXPECT_EQ(run({"attend", "missing.safetensors", "-o", missing}).exit_code, 1);
-  EXPECT_EQ(run({"merge", "missing.safetensors", "-o", missing}).exit_code, 1);
-  EXPECT_EQ(run({"attend", input_, "-o", folder_.path(), "--force"}).exit_code, 1);
-  EXPECT_EQ(folder_.files(), 1u);
-}
-
 TEST_F(CliError, AnOlderOutputSurvives) {
   io::put(output_, "older");
   EXPECT_EQ(run_line("attend IN -o OUT").exit_code, 2);
@@ -207,13 +198,6 @@ TEST_F(CliError, NpyHasNoBfloat16) {
   EXPECT_EQ(run({"attend", input_, "-o", folder_ / "out.npy"}).exit_code, 2);
   EXPECT_EQ(run({"attend", input_, "-o", folder_ / "out.npy", "--output-dtype", "f32"}).exit_code,
             0);
-}
-
-TEST_F(CliError, FullStandardOutputIsAFailure) {
-  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
-  const Outcome outcome = Process({"inspect", input_}, "/dev/full").wait();
-  EXPECT_EQ(outcome.exit_code, 1);
-  EXPECT_NE(outcome.err.find("standard output"), std::string::npos);
 }
 
 TEST_F(CliError, NamesCannotDriveATerminal) {

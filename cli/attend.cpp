@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -15,9 +14,9 @@
 #include "attend_options.h"
 #include "attend_outputs.h"
 #include "commands.h"
+#include "effective_options.h"
 #include "failure.h"
 #include "lsh_diagnosis.h"
-#include "lsh_options.h"
 #include "machine.h"
 #include "output_file.h"
 #include "progress.h"
@@ -54,34 +53,6 @@ struct Result {
 
 OutputFile output_of(const AttendOptions& options) {
   return {"attend", options.output, options.force, options.json};
-}
-
-// The options as they were understood, defaults included. Threads and memory limit are left out:
-// they change no bit of the result, and so files made with different ones are the same.
-std::string effective_options(const AttendOptions& options, const AttendCall& call,
-                              bool has_query_offsets) {
-  std::string text = fmt::format("--method {} --layout {}", options.lsh ? "lsh" : "exact",
-                                 options.bhsd ? "bhsd" : "bshd");
-  if (options.lsh) text += effective_lsh_options(options, call.lsh);
-  if (options.causal) text += " --causal";
-  if (options.window)
-    text += fmt::format(" --window={},{}", options.window->first, options.window->second);
-  if (options.offset_end) {
-    text += " --query-offset=end";
-  } else if (!has_query_offsets) {
-    text += fmt::format(" --query-offset={}", options.offset.value_or(0));
-  }
-  const double scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(call.head_dim)));
-  if (!call.shared) text += fmt::format(" --scale={}", scale);
-  text += fmt::format(" --softcap={}", options.softcap.value_or(0));
-  if (options.dropout > 0)
-    text += fmt::format(" --dropout={} --seed {}", options.dropout, options.seed);
-  if (options.keys) text += fmt::format(" --keys {}:{}", options.keys->first, options.keys->second);
-  if (options.query_chunk > 0) text += fmt::format(" --query-chunk {}", options.query_chunk);
-  if (options.key_chunk > 0) text += fmt::format(" --key-chunk {}", options.key_chunk);
-  if (options.output_f32) text += " --output-dtype f32";
-  if (options.backward) text += " --backward";
-  return text;
 }
 
 // What both methods say of a pass.

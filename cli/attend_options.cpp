@@ -99,9 +99,7 @@ void add_execution_options(OptionAdder& add, AttendOptions& options) {
 void add_name_options(CLI::App& app, OptionAdder& add, AttendOptions& options) {
   add.group("Names of tensors");
   for (const char* name : kRoleNames) {
-    std::string option = fmt::format("--{}-name", name);
-    std::replace(option.begin(), option.end(), '_', '-');
-    app.add_option(option, options.renamed[name],
+    app.add_option(name_option(name), options.renamed[name],
                    fmt::format("what this tensor is called in INPUT ({})", name))
         ->type_name("NAME");
   }
@@ -124,6 +122,12 @@ void check_backward_options(const AttendOptions& options, bool npy_input) {
 }
 
 }  // namespace
+
+std::string name_option(const std::string& role) {
+  std::string option = fmt::format("--{}-name", role);
+  std::replace(option.begin(), option.end(), '_', '-');
+  return option;
+}
 
 void add_attend_options(CLI::App& app, AttendOptions& options) {
   OptionAdder add(app);

@@ -46,6 +46,9 @@ inline constexpr std::array<const char*, 18> kRoleNames = {
     "dlse",         "query_key",    "rotations",    "buckets", "query_buckets", "key_buckets"};
 inline const char* name_of(Role role) { return kRoleNames[static_cast<std::size_t>(role)]; }
 
+// "key_lengths": "--key-lengths-name"
+std::string name_option(const std::string& role);
+
 struct AttendOptions {
   using Pair = std::pair<std::int64_t, std::int64_t>;
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <utility>
 
 #include "attend_inputs.h"
@@ -57,13 +58,13 @@ class LshAdder {
               });
   }
 
-  void integer(const char* name, const char* help, std::int64_t least,
+  void integer(const char* name, const char* help, std::int64_t least, std::int64_t most,
                std::int64_t LshOptions::*into) {
     option(
-        name, "N", help, fmt::format("an integer of at least {}", least),
-        [least](const std::string& text) {
+        name, "N", help, integer_in(least, most),
+        [least, most](const std::string& text) {
           auto value = parse_integer(text);
-          if (value && *value < least) value.reset();
+          if (value && (*value < least || *value > most)) value.reset();
           return value;
         },
         [into](LshOptions& lsh, std::int64_t value) { lsh.*into = value; });
@@ -85,11 +86,18 @@ class LshAdder {
   AttendOptions& options_;
 };
 
+// Buckets, and one more for padding, are counted in 32 bits; and so are rounds and chunks.
+constexpr std::int64_t kMostCounted = std::numeric_limits<std::int32_t>::max();
+constexpr std::int64_t kMostBuckets = kMostCounted - 1;
+
 std::optional<std::vector<std::int64_t>> parse_factors(const std::string& text) {
   std::vector<std::int64_t> factors;
+  std::int64_t buckets = 1;
   for (const std::string& part : split(text, ',')) {
     const auto factor = parse_integer(part);
     if (!factor || *factor < 2 || *factor % 2 != 0) return std::nullopt;
+    if (*factor > kMostBuckets / buckets) return std::nullopt;
+    buckets *= *factor;
     factors.push_back(*factor);
   }
   return factors;
@@ -109,17 +117,19 @@ std::optional<std::array<std::int64_t, 2>> parse_sides(const std::string& text) 
 }  // namespace
 
 void add_lsh_options(OptionAdder& add, AttendOptions& options) {
-  static constexpr const char* kFactors = "even integers of at least 2, such as 64 or 8,16";
+  static const std::string kFactors = fmt::format(
+      "even integers of at least 2, such as 64 or 8,16, whose product is at most {}", kMostBuckets);
   add.group("Hashing, with --method lsh");
   LshAdder lsh(add, options);
-  lsh.integer("--num-hashes", "rounds (4)", 1, &LshOptions::num_hashes);
+  lsh.integer("--num-hashes", "rounds (4)", 1, kMostCounted, &LshOptions::num_hashes);
   lsh.option("--num-buckets", "N[,N...]", "buckets, or their factors (chosen by the length)",
              kFactors, parse_factors,
              [](LshOptions& into, const auto& factors) { into.num_buckets = factors; });
-  lsh.integer("--chunk-len", "positions of a chunk (64)", 1, &LshOptions::chunk_len);
-  lsh.integer("--chunks-before", "chunks attended before the own one (1)", 0,
+  lsh.integer("--chunk-len", "positions of a chunk (64)", 1, kNoLimit, &LshOptions::chunk_len);
+  lsh.integer("--chunks-before", "chunks attended before the own one (1)", 0, kMostCounted,
               &LshOptions::chunks_before);
-  lsh.integer("--chunks-after", "chunks attended after it (0)", 0, &LshOptions::chunks_after);
+  lsh.integer("--chunks-after", "chunks attended after it (0)", 0, kMostCounted,
+              &LshOptions::chunks_after);
   lsh.choice("--dedup", "how a pair found several times counts (exact: once)", kDedupNames,
              &LshOptions::dedup);
   lsh.choice("--wrap", "what is beyond the edge of a round (none)", kWrapNames, &LshOptions::wrap);
@@ -164,10 +174,25 @@ void check_lsh_options(const AttendOptions& options) {
   }
 }
 
+namespace {
+
+void check_wrap(const AttendOptions& options, const LshOptions& lsh, bool shared) {
+  if (lsh.wrap == Wrap::kNone || (shared && !lsh.whole_buckets)) return;
+  refuse(options,
+         fmt::format("--wrap: expected none with {}, found {}{}",
+                     lsh.whole_buckets ? "--whole-buckets" : "separate query and key",
+                     name_of_choice(kWrapNames, lsh.wrap),
+                     options.lsh_preset != nullptr ? " (the preset's, if not said)" : ""),
+         "add --wrap none");
+}
+
+}  // namespace
+
 LshOptions make_lsh_options(const AttendOptions& options, const AttendInputs& inputs) {
   LshOptions lsh = options.lsh_preset != nullptr ? options.lsh_preset() : LshOptions{};
   for (const auto& [name, apply] : options.lsh_choices) apply(lsh);
   if (options.whole_buckets) lsh.whole_buckets = true;
+  check_wrap(options, lsh, inputs.has(Role::kQueryKey));
   lsh.seed = static_cast<std::uint64_t>(options.seed);
   lsh.rotations = inputs.view(Role::kRotations);
   lsh.buckets = inputs.view(Role::kBuckets);
@@ -179,7 +204,8 @@ LshOptions make_lsh_options(const AttendOptions& options, const AttendInputs& in
   return lsh;
 }
 
-std::string effective_lsh_options(const AttendOptions& options, const LshOptions& lsh) {
+std::string effective_lsh_options(const AttendOptions& options, const LshOptions& lsh,
+                                  std::int64_t seqlen_k) {
   std::string text;
   if (options.lsh_preset != nullptr) {
     text += fmt::format(" --preset {}", name_of_choice(kLshPresetNames, options.lsh_preset));
@@ -190,9 +216,11 @@ std::string effective_lsh_options(const AttendOptions& options, const LshOptions
       lsh.num_hashes, lsh.chunk_len, lsh.chunks_before, lsh.chunks_after,
       name_of_choice(kDedupNames, lsh.dedup), name_of_choice(kWrapNames, lsh.wrap),
       name_of_choice(kKeyNormNames, lsh.key_norm), lsh.seed);
-  if (!lsh.num_buckets.empty()) {
-    text += fmt::format(" --num-buckets {}", fmt::join(lsh.num_buckets, ","));
-  }
+  text +=
+      fmt::format(" --num-buckets {}",
+                  fmt::join(lsh.num_buckets.empty() ? choose_num_buckets(seqlen_k, lsh.chunk_len)
+                                                    : lsh.num_buckets,
+                            ","));
   if (lsh.whole_buckets) text += " --whole-buckets";
   if (options.save_buckets) text += " --save-buckets";
   if (lsh.local_window) {

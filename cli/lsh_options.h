@@ -22,6 +22,7 @@ void check_lsh_options(const AttendOptions& options);
 LshOptions make_lsh_options(const AttendOptions& options, const AttendInputs& inputs);
 
 // The options as they were understood: what no other option says is in the preset.
-std::string effective_lsh_options(const AttendOptions& options, const LshOptions& lsh);
+std::string effective_lsh_options(const AttendOptions& options, const LshOptions& lsh,
+                                  std::int64_t seqlen_k);
 
 }  // namespace longspan::cli

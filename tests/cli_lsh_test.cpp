@@ -120,6 +120,26 @@ TEST_F(CliLsh, AnOptionOverridesItsPartOfAPreset) {
   EXPECT_NE(changed.find("--dedup none"), std::string::npos) << changed;
 }
 
+// What the program chose is in the record, and given back it repeats the run.
+TEST_F(CliLsh, OptionsRepeatTheRun) {
+  const Tensor query = Tensor(DType::kFloat32, {1, 300, 2, 8}).fill_normal(random_);
+  write({{"it's the query", query}, {"query_key", query}, {"k", query}, {"value", query}});
+  const std::string output = folder_ / "out.safetensors", again = folder_ / "again.safetensors";
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{"--method", "lsh", "--chunk-len", "16"},
+        {"--query-name", "it's the query", "--key-name=k", "--causal"}}) {
+    std::vector<std::string> words = {"attend", input_, "-o", output, "--quiet", "--force"};
+    words.insert(words.end(), more.begin(), more.end());
+    ASSERT_EQ(run(words).exit_code, 0) << run(words).err;
+    const std::string options = load_golden(output).metadata.at("options");
+    const Outcome repeated =
+        run_script("\"$0\" attend " + input_ + " --quiet --force -o " + again + " " + options);
+    ASSERT_EQ(repeated.exit_code, 0) << repeated.err;
+    EXPECT_EQ(contents(output), contents(again)) << options;
+    EXPECT_EQ(options.find("--num-buckets 32") != std::string::npos, more[0] == "--method");
+  }
+}
+
 TEST_F(CliLsh, RefusesWhatDoesNotGoTogether) {
   const Tensor query = Tensor(DType::kFloat32, {1, 9, 2, 8}).fill_normal(random_);
   write({{"query_key", query}, {"value", query}});
@@ -142,6 +162,18 @@ TEST_F(CliLsh, RefusesWhatDoesNotGoTogether) {
   expect(2, "--method lsh --dedup all", "--dedup");
   expect(2, "--method lsh --preset trax", "--preset");
   expect(2, "--method lsh --local-window=-2,0", "--local-window");
+  expect(2, "--method lsh --num-hashes 3000000000", "--num-hashes");
+  expect(2, "--method lsh --chunks-before 3000000000", "--chunks-before");
+  expect(2, "--method lsh --chunks-after 3000000000", "--chunks-after");
+  expect(2, "--method lsh --num-buckets 2147483648", "--num-buckets");
+  expect(2, "--method lsh --num-buckets 65536,65536", "--num-buckets");
+  expect(2, "--method lsh --whole-buckets --wrap all", "hint: add --wrap none");
+  expect(2, "--method lsh --whole-buckets --preset hf-reformer", "hint: add --wrap none");
+  expect(0, "--method lsh --whole-buckets --preset hf-reformer --wrap none", "");
+  write({{"query", query}, {"key", query}, {"value", query}});
+  expect(2, "--method lsh --wrap round", "hint: add --wrap none");
+  expect(2, "--method lsh --preset lab", "hint: add --wrap none");
+  expect(0, "--method lsh --preset lab --wrap none", "");
 }
 
 }  // namespace

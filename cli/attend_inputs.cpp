@@ -19,9 +19,6 @@
 namespace longspan::cli {
 namespace {
 
-// Stands for data that has not been loaded; a view with a null pointer would be an absent tensor.
-alignas(64) const std::byte kNotLoaded[64] = {};
-
 constexpr std::array kReadByPlanning = {Role::kMask,        Role::kKeyLengths,  Role::kCuSeqlensQ,
                                         Role::kCuSeqlensK,  Role::kAlibiSlopes, Role::kSinks,
                                         Role::kQueryOffsets};
@@ -191,7 +188,7 @@ ConstTensorView AttendInputs::view(Role role) const {
   if (found.entry == nullptr) return {};
   io::TensorEntry named = *found.entry;
   if (named.name.empty()) named.name = name_of(role);
-  return view_of(named, found.data ? found.data->bytes() : kNotLoaded);
+  return view_of(named, found.data ? found.data->bytes() : not_loaded());
 }
 
 std::uint64_t AttendInputs::bytes() const {

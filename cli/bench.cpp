@@ -52,19 +52,34 @@ double timed(const Sample& sample, const AttentionOptions& options, const Execut
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-Measurement measure(const BenchCase& each, const BenchOptions& bench) {
-  MemoryNeed need{each.shape.input_bytes(), each.shape.output_bytes(), 0};
-  check_memory("bench", need,
-               [](std::uint64_t) { return "use a smaller --seqlen, --batch or --heads"; });
-  const Sample sample(each.shape);
-  const AttentionOptions options = sample.options();
+// Tensors first, since what cannot be held need not be planned.
+AttentionPlan plan_within_memory(const BenchCase& each, const Execution& execution,
+                                 MemoryNeed& need) {
+  const auto check = [&] {
+    check_memory("bench", need,
+                 [](std::uint64_t) { return "use a smaller --seqlen, --batch or --heads"; });
+  };
+  need = {each.shape.input_bytes(), each.shape.output_bytes(), 0};
+  check();
+  AttentionPlan plan = each.shape.plan(execution);
+  need.workspace = plan.workspace_bytes;
+  check();
+  return plan;
+}
+
+// `place`: "1/4", of the combinations.
+Measurement measure(const BenchCase& each, const BenchOptions& bench, const std::string& place) {
   Execution execution;
   execution.kernel = each.kernel;
   execution.threads = each.threads;
   execution.stop = stop_token();
 
   Measurement result;
-  result.plan = plan_attention(sample.query(), sample.key(), sample.value(), options, execution);
+  MemoryNeed need;
+  result.plan = plan_within_memory(each, execution, need);
+  if (!bench.quiet) print_err(fmt::format("bench {}: {}; {}\n", place, title(each), need.text()));
+  const Sample sample(each.shape);
+  const AttentionOptions options = sample.options();
   timed(sample, options, execution);
   result.error = sample.check(kCheckedRows);
   if (!result.error.within) {
@@ -150,9 +165,8 @@ int run_bench(const BenchOptions& options) {
   Json records = Json::array();
   for (std::size_t n = 0; n < cases.size(); ++n) {
     stop_if_interrupted();
-    if (!options.quiet)
-      print_err(fmt::format("bench {}/{}: {}\n", n + 1, cases.size(), title(cases[n])));
-    const Json record = record_of(cases[n], measure(cases[n], options), cpu);
+    const std::string place = fmt::format("{}/{}", n + 1, cases.size());
+    const Json record = record_of(cases[n], measure(cases[n], options, place), cpu);
     if (options.format == "json") {
       records.push_back(record);
     } else if (options.format == "jsonl") {

@@ -16,10 +16,12 @@
 
 #include "attend_inputs.h"
 #include "attend_options.h"
+#include "attend_outputs.h"
 #include "commands.h"
 #include "explain_example.h"
 #include "failure.h"
 #include "lsh_options.h"
+#include "machine.h"
 #include "options.h"
 #include "output_file.h"
 #include "record.h"
@@ -103,16 +105,54 @@ std::string origin(const AttendOptions& options, const AttendInputs& inputs) {
                      what.empty() ? "" : " (" + what + ")");
 }
 
+void check_choice(const ExplainOptions& options, const AttendCall& call) {
+  if (call.batch == 0 || call.seqlen_q == 0 || call.seqlen_k == 0 || call.num_heads == 0) {
+    throw Failure(
+        kBadInput,
+        fmt::format("explain: expected some batch entries, queries, keys and heads, found "
+                    "query {}, key {}",
+                    shape_string(call.query), shape_string(call.key)));
+  }
+  if (options.choice.batch < call.batch) return;
+  throw Failure(kUsage, fmt::format("explain: --batch: expected one of 0 to {}, found {}",
+                                    call.batch - 1, options.choice.batch));
+}
+
+// What else is wrong with the tensors is said here.
+MemoryNeed need_of(const ExplainOptions& options, const AttendInputs& inputs,
+                   const AttendCall& call) {
+  Execution execution = make_execution(options.attend);
+  execution.threads = 1;  // as explain runs
+  const std::size_t workspace =
+      options.attend.lsh ? plan_lsh_attention(call.query, key_of(call), call.value, call.lsh,
+                                              call.options, execution)
+                               .workspace_bytes
+                         : plan_attention(call.query, call.key, call.value, call.options, execution)
+                               .workspace_bytes;
+  return {inputs.bytes(), AttendOutputs(options.attend, call).bytes(), workspace};
+}
+
+void check_need(const MemoryNeed& need) {
+  check_memory("explain", need, [](std::uint64_t) {
+    return "explain a part of the batch, heads or queries at a time";
+  });
+}
+
+// Refuses what certainly cannot be held. What explain keeps of rows and of the plain softmax is not
+// counted, so the sum is no prediction to print.
+void load(const ExplainOptions& options, AttendInputs& inputs) {
+  check_need({inputs.bytes(), 0, 0});
+  inputs.load_what_planning_reads();
+  const AttendCall call = make_call(options.attend, inputs);
+  check_choice(options, call);
+  check_need(need_of(options, inputs, call));
+  inputs.load_all();
+}
+
 Explanation explain(const ExplainOptions& options, const AttendInputs& inputs) {
   const AttendCall call = make_call(options.attend, inputs);
   const Execution execution = make_execution(options.attend);
-  // What is wrong with the tensors is said here; what is left is a choice that shows too much.
-  if (options.attend.lsh) {
-    plan_lsh_attention(call.query, key_of(call), call.value, call.lsh, call.options, execution);
-  } else {
-    plan_attention(call.query, call.key, call.value, call.options, execution);
-  }
-  try {
+  try {  // tensors were checked: what is left is a choice that shows too much
     return options.attend.lsh
                ? explain_lsh_attention(call.query, key_of(call), call.value, call.lsh, call.options,
                                        execution, options.choice)
@@ -146,8 +186,9 @@ int run_explain(ExplainOptions& options) {
   if (options.attend.inputs.empty()) {
     give_example(options.attend, inputs.emplace());
   } else {
-    inputs.emplace(options.attend).load_all();
+    inputs.emplace(options.attend);
   }
+  load(options, *inputs);
   Explanation explanation = explain(options, *inputs);
   explanation.text += "\n\n" + origin(options.attend, *inputs);
   if (options.html.empty()) {

@@ -146,9 +146,11 @@ int run_merge(const MergeOptions& options) {
   }
   const auto elements =
       static_cast<std::uint64_t>(element_count(first.output) + element_count(first.lse));
-  check_memory(
-      "merge", {largest, elements * (sizeof(double) + size_of(dtype)), 0},
-      [](std::uint64_t) { return "merge a part of the batch, heads or queries at a time"; });
+  const MemoryNeed need{largest, elements * (sizeof(double) + size_of(dtype)), 0};
+  check_memory("merge", need, [](std::uint64_t) {
+    return "merge a part of the batch, heads or queries at a time";
+  });
+  print_err(fmt::format("merge: {}\n", need.text()));
 
   const auto start = std::chrono::steady_clock::now();
   Execution execution;

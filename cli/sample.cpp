@@ -110,6 +110,23 @@ std::uint64_t SampleShape::output_bytes() const {
                                        size_of(lse_dtype(dtype))));
 }
 
+AttentionOptions SampleShape::options() const {
+  AttentionOptions options;
+  options.query_offset = QueryOffset::end();
+  if (causal) options.mask = options.mask & longspan::causal();
+  if (window) options.mask = options.mask & longspan::window(window->first, window->second);
+  return options;
+}
+
+AttentionPlan SampleShape::plan(const Execution& execution) const {
+  const auto view = [&](std::int64_t seqlen, std::int64_t heads, std::int64_t dim) {
+    return view_of({"sample", io::stored_type_of(dtype), {batch, seqlen, heads, dim}, 0, 0},
+                   not_loaded());
+  };
+  return plan_attention(view(seqlen_q, num_heads, head_dim), view(seqlen_k, num_heads_kv, head_dim),
+                        view(seqlen_k, num_heads_kv, head_dim_v), options(), execution);
+}
+
 Sample::Sample(const SampleShape& shape)
     : shape_(shape),
       query_(random_tensor(shape.dtype,
@@ -121,15 +138,6 @@ Sample::Sample(const SampleShape& shape)
       output_(make_tensor(shape.dtype,
                           {shape.batch, shape.seqlen_q, shape.num_heads, shape.head_dim_v})),
       lse_(make_tensor(lse_dtype(shape.dtype), {shape.batch, shape.num_heads, shape.seqlen_q})) {}
-
-AttentionOptions Sample::options() const {
-  AttentionOptions options;
-  options.query_offset = QueryOffset::end();
-  if (shape_.causal) options.mask = options.mask & causal();
-  if (shape_.window)
-    options.mask = options.mask & window(shape_.window->first, shape_.window->second);
-  return options;
-}
 
 bool Sample::sees(std::int64_t query, std::int64_t key) const {
   const std::int64_t position = query + shape_.seqlen_k - shape_.seqlen_q;

@@ -22,6 +22,8 @@ struct SampleShape {
 
   std::uint64_t input_bytes() const;
   std::uint64_t output_bytes() const;
+  AttentionOptions options() const;
+  AttentionPlan plan(const Execution& execution) const;  // no tensor is made
 };
 
 // How far the answer is from one computed literally in float64; `within` is false for NaN.
@@ -39,7 +41,7 @@ class Sample {
   ConstTensorView key() const { return key_.view; }
   ConstTensorView value() const { return value_.view; }
   Partial result() const { return {output_.view, lse_.view}; }
-  AttentionOptions options() const;
+  AttentionOptions options() const { return shape_.options(); }
 
   // Compares `rows` rows of the result, spread over batch, heads and queries; all of them when rows
   // is 0.

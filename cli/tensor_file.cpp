@@ -163,6 +163,11 @@ ConstTensorView view_of(const io::TensorEntry& entry, const void* data) {
   return view;
 }
 
+const void* not_loaded() noexcept {
+  alignas(64) static constexpr std::byte kNothing[64] = {};
+  return kNothing;
+}
+
 OwnedTensor make_tensor(DType dtype, const std::vector<std::int64_t>& shape) {
   io::TensorEntry entry{"result", io::stored_type_of(dtype), shape, 0, 0};
   const ConstTensorView view = view_of(entry, nullptr);

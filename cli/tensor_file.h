@@ -48,6 +48,9 @@ std::int64_t extent(const io::TensorEntry& entry, std::size_t axis);
 // attention cannot use and for ranks above 4, naming the tensor.
 ConstTensorView view_of(const io::TensorEntry& entry, const void* data);
 
+// Stands for data before it is read; a view of a null pointer would be an absent tensor.
+const void* not_loaded() noexcept;
+
 // A tensor that we own, row-major, contents undefined.
 struct OwnedTensor {
   io::StoredTensor storage;

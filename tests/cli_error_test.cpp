@@ -15,6 +15,28 @@
 namespace longspan::test {
 namespace {
 
+// A file of zeros with holes for data: large to compute, small to make.
+void write_large_input(const std::string& path, std::int64_t seqlen) {
+  constexpr std::int64_t kHeads = 4, kDim = 32;
+  const std::int64_t query = seqlen * kHeads * kDim * 4, key = seqlen * kDim * 4;
+  const auto entry = [&](const char* name, std::int64_t heads, std::int64_t begin,
+                         std::int64_t end) {
+    return nlohmann::json{
+        {name,
+         {{"dtype", "F32"}, {"shape", {seqlen, heads, kDim}}, {"data_offsets", {begin, end}}}}};
+  };
+  nlohmann::json header = entry("query", kHeads, 0, query);
+  header.update(entry("key", 1, query, query + key));
+  header.update(entry("value", 1, query + key, query + 2 * key));
+  const std::string text = header.dump();
+  const std::uint64_t length = text.size();
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(&length), sizeof length);
+  file << text << std::flush;
+  std::filesystem::resize_file(
+      path, sizeof length + length + static_cast<std::uint64_t>(query + 2 * key));
+}
+
 class CliError : public testing::Test {
  protected:
   void SetUp() override { write_input(input_); }
@@ -64,6 +86,7 @@ TEST_F(CliError, Usage) {
   expect(2, "explain --passthrough", "--method lsh");
   expect(2, "explain IN IN", "explain: INPUT: expected one");
   expect(2, "explain IN --rows 90:91", "rows must choose some of 0 to");
+  expect(2, "explain IN --batch 2", "--batch: expected one of 0 to 1, found 2");
   expect(2, "explain IN --num-hashes 2", "explain: --num-hashes: expected --method lsh");
   expect(2, "attend IN -o OUT --scale", "--scale");
   EXPECT_EQ(run_line("attend IN -o OUT --scale")
@@ -165,11 +188,21 @@ TEST_F(CliError, BadInput) {
   const io::NamedTensor lsh[] = {{"query_key", tensors[0]}, {"value", tensors[2]}};
   io::write_safetensors(input_, lsh);
   expect(3, "attend IN -o OUT", "'query'");
+
+  shape = {};
+  shape.query[0] = shape.key[0] = shape.value[0] = 0;
+  write_input(input_, shape);
+  expect(3, "explain IN --query-offset 0", "expected some batch entries");
+  EXPECT_EQ(run_line("explain IN --query-offset 0").err.find("--rows"), std::string::npos);
 }
 
 TEST_F(CliError, Memory) {
   expect(4, "attend IN -o OUT --memory-limit 1", "memory");
   expect(4, "bench --seqlen 1000000000 --heads 64 --quiet", "memory");
+  write_large_input(input_, std::int64_t{1} << 31);
+  expect(4, "attend IN -o OUT", "attend: memory: predicted peak");
+  expect(4, "explain IN --rows 0:1", "explain: memory: predicted peak");
+  write_input(input_);
   const Outcome refused = run_line("attend IN -o OUT --memory-limit 1");
   const std::size_t at = refused.err.find("--memory-limit ");
   ASSERT_NE(at, std::string::npos) << refused.err;
@@ -211,28 +244,6 @@ TEST_F(CliError, NamesCannotDriveATerminal) {
   }
 }
 
-// A file of zeros with holes for data: large to compute, small to make.
-void write_large_input(const std::string& path) {
-  constexpr std::int64_t kSeqlen = 65536, kHeads = 4, kDim = 32;
-  const std::int64_t query = kSeqlen * kHeads * kDim * 4, key = kSeqlen * kDim * 4;
-  const auto entry = [&](const char* name, std::int64_t heads, std::int64_t begin,
-                         std::int64_t end) {
-    return nlohmann::json{
-        {name,
-         {{"dtype", "F32"}, {"shape", {kSeqlen, heads, kDim}}, {"data_offsets", {begin, end}}}}};
-  };
-  nlohmann::json header = entry("query", kHeads, 0, query);
-  header.update(entry("key", 1, query, query + key));
-  header.update(entry("value", 1, query + key, query + 2 * key));
-  const std::string text = header.dump();
-  const std::uint64_t length = text.size();
-  std::ofstream file(path, std::ios::binary);
-  file.write(reinterpret_cast<const char*>(&length), sizeof length);
-  file << text << std::flush;
-  std::filesystem::resize_file(
-      path, sizeof length + length + static_cast<std::uint64_t>(query + 2 * key));
-}
-
 void stop_a_long_run(int number, const std::vector<std::string>& words) {
   Process process(words);
   // Until the run has started, but not for ever.
@@ -247,7 +258,7 @@ void stop_a_long_run(int number, const std::vector<std::string>& words) {
 }
 
 TEST_F(CliError, SignalsStopALongRunAndLeaveNothing) {
-  write_large_input(input_);
+  write_large_input(input_, 65536);
   for (const int number : {SIGINT, SIGHUP}) {
     stop_a_long_run(number, {"attend", input_, "-o", output_});
     EXPECT_EQ(folder_.files(), 1u);

@@ -140,6 +140,7 @@ TEST_F(CliTools, MergeOfManyPartsAndTypes) {
   const Outcome outcome = run(line + " --json -o " + (folder_ / "all.safetensors"));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
   EXPECT_EQ(outcome.json().at("parts"), 4);
+  EXPECT_EQ(outcome.err.find("merge: predicted peak"), 0u) << outcome.err;
   const GoldenCase merged = load_golden(folder_ / "all.safetensors");
   EXPECT_EQ(merged.find("output").dtype, DType::kFloat32);
   EXPECT_EQ(*static_cast<const float*>(merged.find("output").data), 4.0F);
@@ -225,6 +226,18 @@ TEST_F(CliTools, BenchFormats) {
                 .json()
                 .at("seqlen_q"),
             1);
+}
+
+TEST_F(CliTools, BenchSaysItsMemory) {
+  const std::string line = "bench --window 3,0 --seqlen 64 --heads 1 --repeat 1 -o jsonl";
+  const Outcome outcome = run(line);
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("predicted peak"), std::string::npos) << outcome.err;
+  EXPECT_EQ(outcome.err.find("workspace 0 B"), std::string::npos) << outcome.err;
+  EXPECT_GT(outcome.json().at("workspace_bytes"), 0);
+  EXPECT_NE(run(line + " stray").err.find("found 'stray'"), std::string::npos);
+  EXPECT_NE(run("bench --window 3,0 stray").err.find("found 'stray'"), std::string::npos)
+      << "it is no second window";
 }
 
 TEST_F(CliTools, HelpAndVersion) {

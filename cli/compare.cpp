@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// `longspan compare`: tensors of two files, element by element in float64, a chunk of memory at a
-// time.
+// `longspan compare`: tensors of two files, element by element in float64 (64-bit integers in long
+// double, which holds them), a chunk of memory at a time.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -40,8 +40,8 @@ struct Pair {
 struct Difference {
   bool within = true;
   double max_abs = 0, rms = 0, rel_l2 = 0;
-  std::int64_t worst = -1;  // flat index of the largest difference; -1 when there are no elements
-  double a = 0, b = 0;      // the values there
+  std::int64_t worst = -1;   // flat index of the largest difference; -1 when there are no elements
+  long double a = 0, b = 0;  // the values there
 };
 
 // Sums of squares are taken in long double: float64 squares of values above 1e154 overflow.
@@ -52,7 +52,8 @@ class Accumulator {
         atol_(options.atol.value_or(1e-6)),
         rel_l2_(options.rel_l2) {}
 
-  void add(std::int64_t first, std::span<const double> a, std::span<const double> b) {
+  template <class Number>
+  void add(std::int64_t first, std::span<const Number> a, std::span<const Number> b) {
     for (std::size_t n = 0; n < a.size(); ++n)
       add(first + static_cast<std::int64_t>(n), a[n], b[n]);
   }
@@ -74,15 +75,16 @@ class Accumulator {
   }
 
  private:
-  void add(std::int64_t index, double a, double b) {
+  template <class Number>
+  void add(std::int64_t index, Number a, Number b) {
     ++count_;
     const bool same = a == b || (std::isnan(a) && std::isnan(b));
     const bool special = !std::isfinite(a) || !std::isfinite(b);
     // NaN or infinity against anything else is an infinite difference, whatever the tolerance.
-    const double delta = same ? 0 : special ? HUGE_VAL : std::abs(a - b);
+    const Number delta = same ? 0 : special ? Number{HUGE_VAL} : std::abs(a - b);
     if (found_.worst < 0 || delta > found_.max_abs) {
       found_.worst = index;
-      found_.max_abs = delta;
+      found_.max_abs = static_cast<double>(delta);
       found_.a = a;
       found_.b = b;
     }
@@ -103,38 +105,49 @@ class Accumulator {
   bool unequal_special_ = false;
 };
 
-Difference compare_pair(const TensorFile& file_a, const TensorFile& file_b, const Pair& pair,
-                        const CompareOptions& options) {
+template <class Number>
+Difference compare_as(const TensorFile& file_a, const TensorFile& file_b, const Pair& pair,
+                      const CompareOptions& options) {
   constexpr std::int64_t kChunk = 1 << 18;  // 2 MiB of doubles a side
   const std::int64_t count = element_count(*pair.a);
-  std::vector<double> a(static_cast<std::size_t>(std::min(count, kChunk))), b(a.size());
+  std::vector<Number> a(static_cast<std::size_t>(std::min(count, kChunk))), b(a.size());
   Accumulator accumulator(options);
   for (std::int64_t first = 0; first < count; first += kChunk) {
     const auto length = static_cast<std::size_t>(std::min(kChunk, count - first));
     const std::span chunk_a(a.data(), length), chunk_b(b.data(), length);
-    file_a.read_doubles(*pair.a, first, chunk_a);
-    file_b.read_doubles(*pair.b, first, chunk_b);
-    accumulator.add(first, chunk_a, chunk_b);
+    file_a.read_numbers(*pair.a, first, chunk_a);
+    file_b.read_numbers(*pair.b, first, chunk_b);
+    accumulator.add<Number>(first, chunk_a, chunk_b);
   }
   return accumulator.result();
 }
 
-void check_pair(const Pair& pair) {
+Difference compare_pair(const TensorFile& file_a, const TensorFile& file_b, const Pair& pair,
+                        const CompareOptions& options) {
+  return is_floating(pair.a->type) ? compare_as<double>(file_a, file_b, pair, options)
+                                   : compare_as<long double>(file_a, file_b, pair, options);
+}
+
+// An npy file holds one tensor without a name.
+std::string label(const std::string& path, const io::TensorEntry& entry) {
+  return is_npy(path) ? "npy" : io::in_quotes(entry.name);
+}
+
+void check_pair(const Pair& pair, const std::string& name) {
   if (pair.a->shape != pair.b->shape) {
-    throw Failure(kBadInput, fmt::format("compare: {}: shapes must be the same; A has {}, B has {}",
-                                         io::in_quotes(pair.a->name), format_shape(pair.a->shape),
-                                         format_shape(pair.b->shape)));
+    throw Failure(kBadInput,
+                  fmt::format("compare: {}: shapes must be the same; A has {}, B has {}", name,
+                              format_shape(pair.a->shape), format_shape(pair.b->shape)));
   }
   if (is_floating(pair.a->type) != is_floating(pair.b->type)) {
     throw Failure(
         kBadInput,
         fmt::format("compare: {}: expected two floating or two integer types, found {} and {}",
-                    io::in_quotes(pair.a->name), io::name_of(pair.a->type),
-                    io::name_of(pair.b->type)));
+                    name, io::name_of(pair.a->type), io::name_of(pair.b->type)));
   }
 }
 
-// An npy file holds one tensor without a name: it answers to any.
+// The tensor of an npy file answers to any name.
 const io::TensorEntry* find_named(const TensorFile& file, const std::string& path,
                                   const std::string& name) {
   const io::TensorEntry* entry = is_npy(path) ? file.find("") : file.find(name);
@@ -190,6 +203,18 @@ std::vector<std::int64_t> unflatten(std::int64_t index, const std::vector<std::i
   return position;
 }
 
+// Integers with all their digits.
+Json value_record(const Pair& pair, long double value) {
+  if (is_floating(pair.a->type)) return json_number(static_cast<double>(value));
+  if (value < 0) return static_cast<std::int64_t>(value);
+  return static_cast<std::uint64_t>(value);
+}
+
+std::string value_text(const Pair& pair, long double value) {
+  return is_floating(pair.a->type) ? fmt::format("{:.9g}", value)
+                                   : value_record(pair, value).dump();
+}
+
 Json record_of(const Pair& pair, const Difference& found) {
   return {{"name", printable(pair.a->name)},
           {"name_b", printable(pair.b->name)},
@@ -201,18 +226,18 @@ Json record_of(const Pair& pair, const Difference& found) {
           {"rms", json_number(found.rms)},
           {"rel_l2", json_number(found.rel_l2)},
           {"worst_index", unflatten(found.worst, pair.a->shape)},
-          {"a", json_number(found.a)},
-          {"b", json_number(found.b)}};
+          {"a", value_record(pair, found.a)},
+          {"b", value_record(pair, found.b)}};
 }
 
-std::string line_of(const Pair& pair, const Difference& found) {
-  std::string line = fmt::format(
-      "{} {} {}: max abs {:.3g}, rms {:.3g}, rel L2 {:.3g}", found.within ? "ok  " : "FAIL",
-      pair.a->name.empty() ? "npy" : printable(pair.a->name), format_shape(pair.a->shape),
-      found.max_abs, found.rms, found.rel_l2);
+std::string line_of(const Pair& pair, const Difference& found, const std::string& name) {
+  std::string line = fmt::format("{} {} {}: max abs {:.3g}, rms {:.3g}, rel L2 {:.3g}",
+                                 found.within ? "ok  " : "FAIL", name, format_shape(pair.a->shape),
+                                 found.max_abs, found.rms, found.rel_l2);
   if (found.worst >= 0) {
-    line += fmt::format("; worst at {}: {:.9g} and {:.9g}",
-                        format_shape(unflatten(found.worst, pair.a->shape)), found.a, found.b);
+    line +=
+        fmt::format("; worst at {}: {} and {}", format_shape(unflatten(found.worst, pair.a->shape)),
+                    value_text(pair, found.a), value_text(pair, found.b));
   }
   return line + "\n";
 }
@@ -224,7 +249,7 @@ int run_compare(const CompareOptions& options) {
   }
   const TensorFile file_a(options.a), file_b(options.b);
   const Selection selection = select(options, file_a, file_b);
-  for (const Pair& pair : selection.pairs) check_pair(pair);
+  for (const Pair& pair : selection.pairs) check_pair(pair, label(options.a, *pair.a));
 
   bool within = selection.only_a.empty() && selection.only_b.empty();
   std::string text;
@@ -232,7 +257,8 @@ int run_compare(const CompareOptions& options) {
   for (const Pair& pair : selection.pairs) {
     const Difference found = compare_pair(file_a, file_b, pair, options);
     within = within && found.within;
-    text += line_of(pair, found);
+    const std::string& name = pair.a->name;
+    text += line_of(pair, found, name.empty() ? label(options.a, *pair.a) : printable(name));
     tensors.push_back(record_of(pair, found));
   }
   if (options.json) {

@@ -56,7 +56,7 @@ Statistics statistics_of(const TensorFile& file, const io::TensorEntry& entry) {
   Statistics statistics;
   for (std::int64_t first = 0; first < count; first += kChunk) {
     const std::span chunk(values.data(), static_cast<std::size_t>(std::min(kChunk, count - first)));
-    file.read_doubles(entry, first, chunk);
+    file.read_numbers(entry, first, chunk);
     statistics.add(chunk);
   }
   return statistics;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/float16.h"
 #include "failure.h"
@@ -28,8 +29,8 @@ double from_e4m3(std::uint8_t bits) {
   return (bits & 0x80) != 0 ? -magnitude : magnitude;
 }
 
-template <class Stored, class Convert>
-void convert_all(const std::byte* bytes, std::span<double> into, Convert convert) {
+template <class Stored, class Number, class Convert>
+void convert_all(const std::byte* bytes, std::span<Number> into, Convert convert) {
   for (std::size_t n = 0; n < into.size(); ++n) {
     Stored element;
     std::memcpy(&element, bytes + n * sizeof(Stored), sizeof(Stored));
@@ -37,12 +38,13 @@ void convert_all(const std::byte* bytes, std::span<double> into, Convert convert
   }
 }
 
-template <class Number>
-void widen(const std::byte* bytes, std::span<double> into) {
-  convert_all<Number>(bytes, into, [](Number x) { return static_cast<double>(x); });
+template <class Stored, class Number>
+void widen(const std::byte* bytes, std::span<Number> into) {
+  convert_all<Stored>(bytes, into, [](Stored x) { return static_cast<Number>(x); });
 }
 
-void to_doubles(io::StoredType type, const std::byte* bytes, std::span<double> into) {
+template <class Number>
+void to_numbers(io::StoredType type, const std::byte* bytes, std::span<Number> into) {
   using io::StoredType;
   switch (type) {
     case StoredType::kF64:
@@ -124,14 +126,20 @@ io::StoredTensor TensorFile::read(const io::TensorEntry& entry) const {
   return safetensors_ ? safetensors_->read(entry) : npy_->read(entry);
 }
 
-void TensorFile::read_doubles(const io::TensorEntry& entry, std::int64_t first,
-                              std::span<double> into) const {
+template <class Number>
+void TensorFile::read_numbers(const io::TensorEntry& entry, std::int64_t first,
+                              std::span<Number> into) const {
   const std::size_t size = io::size_of(entry.type);
   io::TensorEntry part{entry.name, entry.type, {static_cast<std::int64_t>(into.size())}, 0, 0};
   part.begin = entry.begin + static_cast<std::uint64_t>(first) * size;
   part.end = part.begin + into.size() * size;
-  to_doubles(entry.type, read(part).bytes(), into);
+  to_numbers(entry.type, read(part).bytes(), into);
 }
+static_assert(std::numeric_limits<long double>::digits >= 64, "long double holds 64-bit integers");
+template void TensorFile::read_numbers(const io::TensorEntry&, std::int64_t,
+                                       std::span<double>) const;
+template void TensorFile::read_numbers(const io::TensorEntry&, std::int64_t,
+                                       std::span<long double>) const;
 
 std::int64_t element_count(const io::TensorEntry& entry) {
   return static_cast<std::int64_t>(byte_count(entry) / io::size_of(entry.type));

@@ -29,9 +29,10 @@ class TensorFile {
   const io::TensorEntry* find(const std::string& name) const noexcept;
   std::map<std::string, std::string> metadata() const;
   io::StoredTensor read(const io::TensorEntry& entry) const;
-  // The elements from `first` on as doubles (64-bit integers above 2^53 are rounded); only they are
-  // read.
-  void read_doubles(const io::TensorEntry& entry, std::int64_t first, std::span<double> into) const;
+  // The elements from `first` on as double, which rounds integers above 2^53, or long double, which
+  // holds all; only they are read.
+  template <class Number>
+  void read_numbers(const io::TensorEntry& entry, std::int64_t first, std::span<Number> into) const;
 
  private:
   std::optional<io::SafetensorsReader> safetensors_;  // or:

@@ -153,6 +153,11 @@ TEST_F(CliError, BadInput) {
   expect(3, "compare IN missing.safetensors", "missing.safetensors");
   expect(3, "compare IN IN --tensor bias", "'bias'");
   expect(3, "compare IN IN --tensor query=key", "shapes");
+  for (const char* name : {"a.npy", "b.npy"}) {
+    Tensor tensor(DType::kFloat32, {name[0] == 'a' ? 1 : 2});
+    io::write_npy(folder_ / name, tensor.fill(0));
+  }
+  expect(3, "compare " + (folder_ / "a.npy") + " " + (folder_ / "b.npy"), "compare: npy: shapes");
   expect(3, "merge IN -o OUT", "'output'");
   expect(3, "attend IN -o OUT --bias-name b", "'b'");
   io::put(input_, "this is no safetensors file");

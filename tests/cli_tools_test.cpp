@@ -51,6 +51,34 @@ TEST_F(CliTools, CompareTolerances) {
   EXPECT_EQ(compare_values({}, {}), 0);
 }
 
+TEST_F(CliTools, CompareOfIntegersIsExact) {
+  constexpr std::int64_t kLarge = (std::int64_t{1} << 60) + 1;  // which no double is
+  const auto write_number = [&](const std::string& name, std::int64_t number) {
+    Tensor tensor(DType::kInt64, {1});
+    *static_cast<std::int64_t*>(tensor.view().data) = number;
+    write(name, {{"x", tensor}});
+  };
+  write_number("a.safetensors", kLarge);
+  for (const std::int64_t other : {kLarge - 1, kLarge, -kLarge}) {
+    write_number("b.safetensors", other);
+    const Outcome outcome = compare("--rtol 0 --atol 0 --json");
+    EXPECT_EQ(outcome.exit_code, other == kLarge ? 0 : 1) << other;
+    EXPECT_EQ(outcome.json().at("tensors").at(0).at("a"), kLarge);
+    EXPECT_EQ(outcome.json().at("tensors").at(0).at("b"), other);
+    EXPECT_NE(compare("--rtol 0 --atol 0").out.find(std::to_string(other)), std::string::npos);
+  }
+  EXPECT_EQ(compare("--rtol 2").exit_code, 0);
+}
+
+TEST_F(CliTools, CompareNamesTensors) {
+  write("a.safetensors", {{"x", numbers({1})}, {"", numbers({1})}});
+  write("b.safetensors", {{"x", numbers({1})}, {"", numbers({1})}});
+  EXPECT_NE(compare().out.find("ok   '' [1]"), std::string::npos) << compare().out;
+  const std::string files = (folder_ / "a.safetensors") + " " + (folder_ / "b.safetensors");
+  EXPECT_EQ(run("compare --tensor x " + files).exit_code, 0) << "an option before the files";
+  EXPECT_EQ(run("compare --tensor x --tensor x=x " + files).exit_code, 0);
+}
+
 TEST_F(CliTools, CompareSpecialValues) {
   for (const std::string options : {"", "--rtol 1 --atol 1e300", "--rel-l2 1e300"}) {
     EXPECT_EQ(compare_values({kNan, kInf, -kInf, 1}, {kNan, kInf, -kInf, 1}, options), 0)

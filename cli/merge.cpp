@@ -71,7 +71,38 @@ Part open_part(const std::string& path, const std::string& layout) {
   return part;
 }
 
-void check_part(const Part& part, const Part& first) {
+// [batch, num_heads, seqlen], of which an output of lower rank lacks the first.
+std::vector<std::int64_t> lse_shape(const Part& part) {
+  std::vector<std::int64_t> shape = part.output.shape;
+  shape.pop_back();
+  if (!part.bhsd && shape.size() > 1) std::iter_swap(shape.end() - 1, shape.end() - 2);
+  return shape;
+}
+
+void check_part(const Part& part) {
+  for (const io::TensorEntry* entry : {&part.output, &part.lse}) {
+    const auto dtype = io::dtype_of(entry->type);
+    if (!dtype || !is_floating(*dtype)) {
+      throw Failure(kBadInput, fmt::format("{}: {}: expected F32, F64, F16 or BF16, found {}",
+                                           part.path, entry->name, io::name_of(entry->type)));
+    }
+  }
+  const std::size_t rank = part.output.shape.size();
+  if (rank < 2 || rank > kMaxRank) {
+    throw Failure(kBadInput, fmt::format("{}: output: expected 2, 3 or 4 dimensions, found {}",
+                                         part.path, format_shape(part.output.shape)));
+  }
+  if (part.lse.shape != lse_shape(part)) {
+    throw Failure(
+        kBadInput,
+        fmt::format("{}: lse: expected {} with output {} in the layout {}, found {}", part.path,
+                    format_shape(lse_shape(part)), format_shape(part.output.shape),
+                    part.bhsd ? "bhsd" : "bshd", format_shape(part.lse.shape)),
+        "--layout says what the layout is");
+  }
+}
+
+void check_fit(const Part& part, const Part& first) {
   for (const auto& [entry, other] :
        {std::pair{&part.output, &first.output}, {&part.lse, &first.lse}}) {
     if (entry->shape != other->shape) {
@@ -79,10 +110,6 @@ void check_part(const Part& part, const Part& first) {
                     fmt::format("merge: {} must have one shape in all parts; {} has {}, {} has {}",
                                 entry->name, first.path, format_shape(other->shape), part.path,
                                 format_shape(entry->shape)));
-    }
-    if (!is_floating(view_of(*entry, nullptr).dtype)) {
-      throw Failure(kBadInput, fmt::format("{}: {}: expected a floating type, found {}", part.path,
-                                           entry->name, io::name_of(entry->type)));
     }
   }
   if (part.bhsd != first.bhsd) {
@@ -131,7 +158,8 @@ int run_merge(const MergeOptions& options) {
   std::uint64_t largest = 0;
   for (const std::string& path : options.parts) {
     parts.push_back(open_part(path, options.layout));
-    check_part(parts.back(), parts.front());
+    check_part(parts.back());
+    check_fit(parts.back(), parts.front());
     largest = std::max(largest, byte_count(parts.back().output) + byte_count(parts.back().lse));
   }
   const Part& first = parts.front();

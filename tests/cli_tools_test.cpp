@@ -202,6 +202,23 @@ TEST_F(CliTools, MergeRefusesPartsThatDoNotFit) {
   EXPECT_EQ(outcome.exit_code, 3);
   EXPECT_NE(outcome.err.find("[2, 3]"), std::string::npos) << outcome.err;
   EXPECT_EQ(folder_.files(), 2u);
+  // A part that does not fit together by itself is named.
+  const std::string part = folder_ / "c.safetensors";
+  const auto expect_named = [&](const std::vector<io::NamedTensor>& tensors) {
+    write("c.safetensors", tensors);
+    const Outcome refused = run("merge " + part + " -o " + (folder_ / "all.safetensors"));
+    EXPECT_EQ(refused.exit_code, 3);
+    EXPECT_EQ(refused.err.find("longspan: " + part + ": "), 0u) << refused.err;
+  };
+  const Tensor vector(DType::kFloat32, {3}), pairs(DType::kFloat32, {3, 2}),
+      heads(DType::kFloat32, {3, 2, 4}), integers(DType::kInt32, {3});
+  expect_named({{"output", pairs}, {"lse", pairs}});
+  expect_named({{"output", heads}, {"lse", pairs}});  // [2, 3] in the layout bshd
+  expect_named({{"output", vector}, {"lse", vector}});
+  expect_named({{"output", pairs}, {"lse", integers}});
+  write("c.safetensors", {{"output", heads}, {"lse", pairs}});
+  EXPECT_EQ(run("merge --layout bhsd " + part + " -o " + (folder_ / "all.safetensors")).exit_code,
+            0);
 }
 
 TEST_F(CliTools, Doctor) {

@@ -5,6 +5,7 @@
 // computes rightly.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 
@@ -104,6 +105,18 @@ Json make_record(const std::vector<KernelInfo>& found, const Threads& threads, c
   return record;
 }
 
+// Without one LONGSPAN_KERNEL asks for what cannot run here, and every call is refused.
+bool has_chosen(const std::vector<KernelInfo>& found) {
+  return std::any_of(found.begin(), found.end(), [](const KernelInfo& k) { return k.chosen; });
+}
+
+std::string verdict(const std::vector<KernelInfo>& found, bool healthy) {
+  if (healthy) return "all is well\n";
+  if (!has_chosen(found))
+    return "LONGSPAN_KERNEL asks for a kernel that cannot run: attention is refused\n";
+  return "the self-test FAILED: please report this with the lines above\n";
+}
+
 std::string text_of(const std::vector<KernelInfo>& found, const Threads& threads,
                     const Memory& memory, const std::vector<SelfTest>& tests, bool healthy) {
   std::string text =
@@ -135,8 +148,7 @@ std::string text_of(const std::vector<KernelInfo>& found, const Threads& threads
       text += fmt::format("  {:<12} {:<5} not supported\n", test.kernel, short_name(test.dtype));
     }
   }
-  return text + (healthy ? "all is well\n"
-                         : "the self-test FAILED: please report this with the lines above\n");
+  return text + verdict(found, healthy);
 }
 
 int run_doctor(bool json) {
@@ -144,7 +156,7 @@ int run_doctor(bool json) {
   const Threads threads = thread_limits();
   const Memory memory = memory_of_machine();
   const std::vector<SelfTest> tests = run_self_tests(found);
-  bool healthy = !tests.empty();
+  bool healthy = !tests.empty() && has_chosen(found);
   for (const SelfTest& test : tests) healthy = healthy && test.passed();
   if (json) {
     print_record(make_record(found, threads, memory, tests, healthy));

@@ -235,6 +235,11 @@ TEST_F(CliTools, Doctor) {
   EXPECT_GE(record.at("threads").at("used"), 1);
   EXPECT_GT(record.at("memory").at("total"), 0);
   EXPECT_NE(run("doctor").out.find("all is well"), std::string::npos);
+  const Outcome refused = run_script("LONGSPAN_KERNEL=nonsense \"$0\" doctor --json");
+  EXPECT_EQ(refused.exit_code, 1) << "attention by it is refused";
+  EXPECT_EQ(refused.json().at("healthy"), false);
+  EXPECT_NE(run_script("LONGSPAN_KERNEL=nonsense \"$0\" doctor").out.find("LONGSPAN_KERNEL asks"),
+            std::string::npos);
 }
 
 TEST_F(CliTools, BenchExpandsToAllCombinations) {

@@ -86,8 +86,7 @@ BackwardPlan plan_backward(BackwardCall<T>& call, const BackwardShape& shape, bo
     return true;
   };
   base::fit_memory(
-      "attention_backward", execution.memory_limit, [&] { return plan.workspace_bytes(); },
-      give_up);
+      call.function, execution.memory_limit, [&] { return plan.workspace_bytes(); }, give_up);
   return plan;
 }
 

@@ -109,7 +109,7 @@ class Planner {
       return true;
     };
     base::fit_memory(
-        "attention", execution_.memory_limit, [&] { return plan_.workspace_bytes(); }, give_up);
+        call_.function, execution_.memory_limit, [&] { return plan_.workspace_bytes(); }, give_up);
   }
 
   void cut_tasks() {

@@ -178,8 +178,6 @@ class ExactWeights {
     return counted.used();
   }
 
-  void check_stop() const { base::check_stop(call_.stop, call_.function); }
-
   void load(Worker& worker, std::int64_t slot, const Head& at, const Panel& panel) const {
     worker.tiles.load_panel(slot, {at.head, panel.query, panel.count},
                             checked_.query.source(at.batch, at.head),
@@ -207,7 +205,7 @@ class ExactWeights {
     }
     for (TopKeys<T>& top : worker.top) top.clear();
     for (std::int64_t k = 0; k < blocks(); ++k) {
-      check_stop();
+      base::check_stop(call_.stop, call_.function);
       bool loaded = false;
       for (std::int64_t n = 0; n < open; ++n) {
         if (!meets(at, panel(n), block(k))) continue;
@@ -271,7 +269,7 @@ class ExactWeights {
     std::fill_n(worker.sums, keys.size(), 0.0);
     worker.tiles.load_keys(keys_of(at), keys);
     for (const Panel& panel : panels_) {
-      check_stop();
+      base::check_stop(call_.stop, call_.function);
       if (meets(at, panel, keys)) {
         load(worker, 0, at, panel);
         if (worker.tiles.run(at.batch, 0)) {

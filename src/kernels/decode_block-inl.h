@@ -31,6 +31,7 @@
 #include "kernels/lanes-inl.h"
 #include "kernels/product-inl.h"
 #include "kernels/score_terms-inl.h"
+#include "kernels/sums_across-inl.h"
 #include "kernels/vector_rule-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -44,6 +45,28 @@ HWY_INLINE void clear_tile(V (&acc)[R][N]) {
     LONGSPAN_UNROLL
     for (int n = 0; n < N; ++n) acc[r][n] = hn::Zero(hn::DFromV<V>());
   }
+}
+
+// Stays in a register until it was used for the last time. A compiler that reads it again at each
+// use has the two loads of a cycle as its limit, not the multiplications.
+template <class V>
+HWY_INLINE V in_register(V v) {
+#if HWY_ARCH_X86
+  asm("" : "+x"(v.raw));
+#endif
+  return v;
+}
+
+// body.operator()<size>(first) over 0 .. count: pieces of N, then of 2, then of 1. Of four, two
+// pieces of 2 keep more sums going than 3 and 1.
+template <int N, class Body>
+HWY_INLINE void in_pieces(std::int64_t count, const Body& body) {
+  std::int64_t n = 0;
+  for (; n + N <= count && (N != 3 || n + 4 != count); n += N) body.template operator()<N>(n);
+  if constexpr (N > 2) {
+    for (; n + 2 <= count; n += 2) body.template operator()<2>(n);
+  }
+  for (; n < count; ++n) body.template operator()<1>(n);
 }
 
 // Walks over memory that is read next: a line with each line that is worked on.
@@ -120,8 +143,9 @@ class Decode {
   static constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
   static constexpr std::int64_t kStep = 16;  // keys: of the two streams, in turn
   static constexpr int kRowGroup = 4;        // rows that share what is read
-  static constexpr int kAccumulators = 8;    // latency of multiply-add times its ports
-  static constexpr T kSafeSum = T{4096};     // as in forward_block-inl.h
+  // Beside so many rows: with the sums, and one number more, they fill 16 registers.
+  static constexpr int kVectors[kRowGroup + 1] = {0, 8, 4, 3, 3};
+  static constexpr T kSafeSum = T{4096};  // as in forward_block-inl.h
   static_assert(kStep % kLanes == 0 && kDecodeKeys % kStep == 0);
 
  public:
@@ -169,17 +193,15 @@ class Decode {
   // Dot products of R rows with `keys` <= kLanes keys.
   template <int R>
   HWY_INLINE void dots(std::int64_t row, std::int64_t first, std::int64_t keys, T* scores) {
-    constexpr int K =
-        static_cast<int>(std::min<std::int64_t>(R == 3 ? 2 : kAccumulators / R, kLanes));
+    constexpr auto kMost = static_cast<int>(std::min<std::int64_t>(kVectors[R], kLanes));
     alignas(64) T sums[R][kLanes * kLanes];  // [row][key][lane]
-    std::int64_t k = 0;
-    for (; k + K <= keys; k += K) dots_of<R, K>(row, first, k, sums);
-    for (; k < keys; ++k) dots_of<R, 1>(row, first, k, sums);
-    for (; k < kLanes; ++k) {
+    in_pieces<kMost>(keys,
+                     [&]<int K>(std::int64_t k) HWY_ATTR { dots_of<R, K>(row, first, k, sums); });
+    for (std::int64_t k = keys; k < kLanes; ++k) {
       for (int r = 0; r < R; ++r) hn::Store(hn::Zero(D()), D(), sums[r] + k * kLanes);
     }
     for (int r = 0; r < R; ++r) {
-      hn::Store(sums_across<kLanes>(sums[r]), D(), scores + r * kStep);
+      hn::Store(sums_across<kLanes>(D(), sums[r]), D(), scores + r * kStep);
     }
   }
 
@@ -199,7 +221,7 @@ class Decode {
       for (int n = 0; n < K; ++n) numbers[n] = load(key + n, c);
       LONGSPAN_UNROLL
       for (int r = 0; r < R; ++r) {
-        const V factor = hn::Load(d, query + r * stride + c);
+        const V factor = in_register(hn::Load(d, query + r * stride + c));
         LONGSPAN_UNROLL
         for (int n = 0; n < K; ++n) acc[r][n] = hn::MulAdd(factor, numbers[n], acc[r][n]);
       }
@@ -229,21 +251,6 @@ class Decode {
       LONGSPAN_UNROLL
       for (int n = 0; n < K; ++n) hn::Store(acc[r][n], d, sums[r] + (k + n) * kLanes);
     }
-  }
-
-  // Lane n: the sum of vector n's lanes. Neighbours are added log2(kLanes) times; the halves of a
-  // result are those of two vectors.
-  template <std::int64_t N>
-  static HWY_INLINE V sums_across(const T* vectors) {
-    const D d;
-    if constexpr (N == 1) return hn::Load(d, vectors);
-#if HWY_TARGET != HWY_SCALAR
-    else {
-      const V low = sums_across<N / 2>(vectors);
-      const V high = sums_across<N / 2>(vectors + N / 2 * kLanes);
-      return hn::Add(hn::ConcatEven(d, high, low), hn::ConcatOdd(d, high, low));
-    }
-#endif
   }
 
   // Scores become weights relative to the row's reference, 0 where the row does not see the key.
@@ -317,22 +324,17 @@ class Decode {
 
   template <int R, bool kFinite>
   HWY_INLINE void add_values(std::int64_t row, std::int64_t first, std::int64_t keys) {
-    constexpr int N = kAccumulators / R;
-    const std::int64_t dim = b_.head_dim_v;
-    std::int64_t c = 0;
-    const auto whole = [](const auto& s, std::int64_t n, std::int64_t at)
-                           HWY_ATTR { return s.whole(n, at); };
-    const auto part = [](const auto& s, std::int64_t n, std::int64_t at)
-                          HWY_ATTR { return s.part(n, at); };
-    if constexpr (Stream<T, E>::kVectors) {
-      for (; c + N * kLanes <= dim; c += N * kLanes) {
-        add_values_of<R, N, kFinite>(row, first, keys, c, whole);
-      }
-      for (; c + kLanes <= dim; c += kLanes) {
-        add_values_of<R, 1, kFinite>(row, first, keys, c, whole);
-      }
+    const std::int64_t vectors = Stream<T, E>::kVectors ? b_.head_dim_v / kLanes : 0;
+    in_pieces<kVectors[R]>(vectors, [&]<int N>(std::int64_t n) HWY_ATTR {
+      add_values_of<R, N, kFinite>(row, first, keys, n * kLanes,
+                                   [](const auto& s, std::int64_t k, std::int64_t c)
+                                       HWY_ATTR { return s.whole(k, c); });
+    });
+    for (std::int64_t c = vectors * kLanes; c < b_.head_dim_v; c += kLanes) {
+      add_values_of<R, 1, kFinite>(row, first, keys, c,
+                                   [](const auto& s, std::int64_t k, std::int64_t at)
+                                       HWY_ATTR { return s.part(k, at); });
     }
-    for (; c < dim; c += kLanes) add_values_of<R, 1, kFinite>(row, first, keys, c, part);
   }
 
   // N vectors of components from c on.

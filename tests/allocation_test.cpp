@@ -21,18 +21,24 @@ void* checked(void* p) { return p != nullptr ? p : throw std::bad_alloc(); }
 bool fails() { return left.load() != kNever && left.fetch_sub(1) == 0; }
 }  // namespace
 
-void* operator new(std::size_t bytes) {
+// Not inlined: a compiler that sees free() beside the `new` of a caller takes it for a mistake.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
   if (fails()) throw std::bad_alloc();
   return checked(std::malloc(bytes));
 }
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return fails() ? nullptr : std::malloc(bytes);
+}
+[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
   const auto align = static_cast<std::size_t>(alignment);
   return checked(std::aligned_alloc(align, (bytes + align - 1) / align * align));
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
+  std::free(p);
+}
 
 namespace longspan::test {
 namespace {

@@ -205,6 +205,20 @@ TEST(Comparison, TruthOfZeroIsOnlyMetByZero) {
   EXPECT_FALSE(within_absolute({0, 0, 1e-7, 0, 0, 0}, zeros, 1e-8));
 }
 
+TEST(Comparison, TruthThatRoundsToZeroIsOnlyMetByZero) {
+  Inputs inputs = normal_inputs(
+      {.seqlen_q = 3, .seqlen_k = 4, .heads = 1, .heads_kv = 1, .head_dim = 8, .head_dim_v = 5},
+      DType::kFloat16, 3);
+  inputs.options.sinks = inputs.keep(Tensor(DType::kFloat32, {1}).fill(40)).view();
+  const reference::AttentionResult truth = truth_of(inputs);  // near 1e-17
+  Output result = make_output(inputs, DType::kFloat16);
+  result.output.fill(0);
+  result.lse.fill_values(truth.lse);
+  EXPECT_TRUE(matches_reference(result, inputs));
+  result.output.set(2, 0.001);
+  EXPECT_FALSE(matches_reference(result, inputs));
+}
+
 TEST(Comparison, SpecialsMeetTheirLike) {
   EXPECT_TRUE(within_elementwise({kNan, kInf, -kInf, 1}, {kNan, kInf, -kInf, 1}, 0, 0));
   EXPECT_FALSE(within_elementwise({kInf}, {-kInf}, 1, 1));

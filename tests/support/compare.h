@@ -53,7 +53,8 @@ Tolerance tolerance_of(DType output);
 // are held to its row whatever the output's type.
 DType row_of(const std::string& kernel, DType input, DType output);
 
-// Rule B, or else rule A: `naive` is only run when B is not met.
+// Rule B, or the truth as the output's type rounds it, or else rule A: `naive` is only run when
+// neither is met.
 testing::AssertionResult matches(const Tensor& output, const Tensor& lse,
                                  const reference::AttentionResult& truth,
                                  const std::function<reference::AttentionResult()>& naive,

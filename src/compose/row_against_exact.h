@@ -11,6 +11,7 @@
 
 #include "base/buffer.h"
 #include "engine/checked_call.h"
+#include "engine/checked_result.h"
 #include "lsh/groups.h"
 #include "lsh/rounds.h"
 #include "mask/bound_mask.h"

@@ -23,7 +23,7 @@ class Recorder;  // recorder.h
 struct BiasSource {
   const void* data = nullptr;
   DType dtype = DType::kFloat32;
-  std::int64_t strides[4] = {};  // batch, head, query, key
+  Extents strides{};  // batch, head, query, key
 };
 struct HeadSource {  // one number for each (batch, head): ALiBi slopes, sinks
   const void* data = nullptr;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "engine/checked_call.h"
+#include "engine/checked_result.h"
 #include "longspan/attention.h"
 #include "longspan/partial.h"
 

@@ -9,11 +9,10 @@
 namespace longspan::engine {
 
 template <class T>
-BiasGradient<T>::BiasGradient(T* into, const BiasAxes& axes,
-                              const std::array<std::int64_t, 4>& full, bool has_sinks)
-    : into_(into), axes_(axes), full_(full) {
-  const bool has_queries = axes.shape[2] == full[2];
-  const bool has_keys = axes.shape[3] == full[3];
+BiasGradient<T>::BiasGradient(const TensorView& into, const Extents& full, bool has_sinks)
+    : into_(static_cast<T*>(into.data)), axes_(base::align_right(into)), full_(full) {
+  const bool has_queries = axes_.shape[2] == full[2];
+  const bool has_keys = axes_.shape[3] == full[3];
   kind_ = has_queries && has_keys ? Kind::kFull
           : has_keys              ? Kind::kKeys
           : has_sinks             ? Kind::kQueries
@@ -53,6 +52,7 @@ void BiasGradient<T>::begin() {
   sums_.assign(static_cast<std::size_t>(sums()), T{0});
   totals_.resize(static_cast<std::size_t>(places()));
   if (kind_ != Kind::kFull) return;  // finish() writes every element
+  if (std::count(axes_.shape.begin(), axes_.shape.end(), 0) > 0) return;
   for (std::int64_t b = 0; b < axes_.shape[0]; ++b) {
     for (std::int64_t h = 0; h < axes_.shape[1]; ++h) {
       for (std::int64_t q = 0; q < axes_.shape[2]; ++q) {
@@ -72,7 +72,7 @@ void BiasGradient<T>::finish() noexcept {
   for (std::int64_t b = 0; b < axes_.shape[0]; ++b) {
     for (std::int64_t h = 0; h < axes_.shape[1]; ++h) {
       std::fill(totals_.begin(), totals_.end(), 0.0);
-      for (std::int64_t i = b; i < full_[0]; i += axes_.shape[0]) {
+      for (std::int64_t i = b; !sums_.empty() && i < full_[0]; i += axes_.shape[0]) {
         for (std::int64_t j = h; j < full_[1]; j += axes_.shape[1]) {
           const T* sums = sums_.data() + (i * full_[1] + j) * along;
           for (std::int64_t n = 0; n < along; ++n) {

@@ -13,25 +13,19 @@
 //                                  nearly all the weight: tiles are summed over their keys.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
+#include "base/broadcast.h"
 #include "engine/attention_call.h"
 
 namespace longspan::engine {
 
-struct BiasAxes {  // of the gradient tensor; axes that it lacks have extent 1
-  std::array<std::int64_t, 4> shape{1, 1, 1, 1};  // batch, head, query, key
-  std::array<std::int64_t, 4> strides{};          // 0 where the extent is 1
-};
-
 template <class T>
 class BiasGradient {
  public:
-  // `full`: [batch, num_heads, seqlen_q, seqlen_k] of the call.
-  BiasGradient(T* into, const BiasAxes& axes, const std::array<std::int64_t, 4>& full,
-               bool has_sinks);
+  // `into` fits `full`, [batch, num_heads, seqlen_q, seqlen_k] of the call.
+  BiasGradient(const TensorView& into, const Extents& full, bool has_sinks);
 
   bool wants_tiles() const noexcept { return kind_ != Kind::kKnown; }
   bool sums_queries() const noexcept { return kind_ == Kind::kQueries; }  // of tiles: add_queries
@@ -76,8 +70,8 @@ class BiasGradient {
   }
 
   T* into_;
-  BiasAxes axes_;
-  std::array<std::int64_t, 4> full_;
+  base::Broadcast axes_;
+  Extents full_;
   Kind kind_;
   std::vector<T> sums_;         // [batch][head][key], or [batch][head][query]
   std::vector<double> totals_;  // of one (batch, head) of the gradient

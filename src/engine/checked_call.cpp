@@ -8,6 +8,7 @@
 #include <cmath>
 #include <string>
 
+#include "base/broadcast.h"
 #include "base/check.h"
 #include "base/visit_dtype.h"
 #include "kernels/dropout.h"
@@ -85,33 +86,15 @@ double check_scale(const std::string& where, const AttentionOptions& options,
 void check_floating(const std::string& where, const char* name, const ConstTensorView& view) {
   require(is_floating(view.dtype),
           [&] { return where + name + " must be floating; found " + name_of(view.dtype); });
-  require(view.rank >= 0 && view.rank <= kMaxRank,
-          [&] { return where + name + " must have rank 0 to 4; found " + shape_string(view); });
-  const std::int64_t count = element_count(view);
-  require(count == 0 || view.data != nullptr,
-          [&] { return where + quoted(name, view) + " has no data (null pointer)"; });
 }
 
 BiasSource check_bias(const std::string& where, const ConstTensorView& bias,
                       const CheckedCall& call) {
-  BiasSource source;
-  if (!is_given(bias)) return source;
+  if (!is_given(bias)) return {};
   check_floating(where, "bias", bias);
-  const std::int64_t full[4] = {call.batch, call.num_heads, call.seqlen_q, call.seqlen_k};
-  for (int axis = 0; axis < bias.rank; ++axis) {  // aligned at the right, as in NumPy
-    const int at = 4 - bias.rank + axis;
-    const std::int64_t extent = bias.shape[axis];
-    require(extent == 1 || extent == full[at], [&] {
-      return where + "bias must be broadcastable to [batch, num_heads, seqlen_q, seqlen_k] = [" +
-             std::to_string(full[0]) + ", " + std::to_string(full[1]) + ", " +
-             std::to_string(full[2]) + ", " + std::to_string(full[3]) + "]; found " +
-             shape_string(bias);
-    });
-    source.strides[at] = extent == 1 ? 0 : bias.strides[axis];
-  }
-  source.data = bias.data;
-  source.dtype = bias.dtype;
-  return source;
+  const base::Broadcast aligned = base::check_broadcast(
+      where, "bias", bias, {call.batch, call.num_heads, call.seqlen_q, call.seqlen_k});
+  return {bias.data, bias.dtype, aligned.strides};
 }
 
 // [num_heads], or [batch, num_heads] where `per_batch` allows it.
@@ -128,6 +111,8 @@ HeadSource check_head_numbers(const std::string& where, const char* name,
     return where + name + " must have shape [num_heads] = [" + std::to_string(call.num_heads) +
            "]" + (per_batch ? " or [batch, num_heads]" : "") + "; found " + shape_string(view);
   });
+  require(view.data != nullptr || element_count(view) == 0,
+          [&] { return where + quoted(name, view) + " has no data (null pointer)"; });
   source.data = view.data;
   source.dtype = view.dtype;
   source.strides[0] = by_batch ? view.strides[0] : 0;

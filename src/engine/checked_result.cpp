@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Part of longspan. See LICENSE.
 //
-// Checks of result tensors: shape, dtype, and that they overlap no input.
+// Checks of result tensors.
+#include "engine/checked_result.h"
+
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "base/check.h"
 #include "base/extent.h"
-#include "engine/checked_call.h"
 
 namespace longspan::engine {
 namespace {

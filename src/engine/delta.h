@@ -10,6 +10,7 @@
 
 #include "base/visit_dtype.h"
 #include "engine/checked_call.h"
+#include "engine/checked_result.h"
 #include "engine/rows.h"
 
 namespace longspan::engine {

@@ -18,6 +18,7 @@
 #include "base/parallel_for.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
+#include "engine/checked_result.h"
 #include "engine/forward_plan.h"
 #include "engine/forward_worker.h"
 #include "exact/recorded_attention.h"

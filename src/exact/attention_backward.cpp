@@ -56,7 +56,12 @@ class ExactBackward {
     call_.wanted.query = tensors.dquery.data != nullptr;
     call_.wanted.key = tensors.dkey.data != nullptr;
     call_.wanted.value = tensors.dvalue.data != nullptr;
-    if (is_given(tensors.dbias)) make_bias_gradient();
+    if (is_given(tensors.dbias)) {
+      bias_.emplace(tensors.dbias,
+                    Extents{checked.batch, checked.num_heads, checked.seqlen_q, checked.seqlen_k},
+                    checked.sinks.data != nullptr);
+      call_.bias_gradient = &*bias_;
+    }
     group_ = checked.num_heads_kv > 0 ? checked.num_heads / checked.num_heads_kv : 1;
     copies_dquery_ = call_.wanted.query && tensors.dquery.dtype != engine::kDTypeOf<T>;
     plan_ = engine::plan_backward(call_, {checked.batch, checked.num_heads, checked.num_heads_kv},
@@ -106,22 +111,6 @@ class ExactBackward {
     engine::BackwardWorker<T> engine;
     std::vector<engine::BackwardHead<T>> heads;
   };
-
-  void make_bias_gradient() {
-    const TensorView& view = tensors_.dbias;
-    engine::BiasAxes axes;
-    for (int axis = 0; axis < view.rank; ++axis) {  // aligned at the right, as in NumPy
-      const auto at =
-          static_cast<std::size_t>(kMaxRank - view.rank) + static_cast<std::size_t>(axis);
-      axes.shape[at] = view.shape[axis];
-      axes.strides[at] = view.shape[axis] == 1 ? 0 : view.strides[axis];
-    }
-    bias_.emplace(static_cast<T*>(view.data), axes,
-                  std::array<std::int64_t, 4>{checked_.batch, checked_.num_heads, checked_.seqlen_q,
-                                              checked_.seqlen_k},
-                  checked_.sinks.data != nullptr);
-    call_.bias_gradient = &*bias_;
-  }
 
   std::int64_t first_row(std::int64_t batch, std::int64_t head) const noexcept {
     return (batch * checked_.num_heads + head) * checked_.seqlen_q;

@@ -19,10 +19,11 @@
 #include "base/parallel_for.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
+#include "engine/checked_result.h"
 #include "engine/weight_tiles.h"
 #include "exact/top_keys.h"
 #include "kernels/registry.h"
-#include "mask/alignment.h"
+#include "mask/integers.h"
 
 namespace longspan {
 namespace exact {

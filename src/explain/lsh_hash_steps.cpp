@@ -184,7 +184,7 @@ void add_order_steps(Steps& steps, const LshView& view) {
   const lsh::Rounds& rounds = view.rounds();
   const Axis heads = kv_axis(view), round = axis("round", rounds.count());
   const Axis places = axis("place", view.call().seqlen_k);
-  const auto head_of = [&](std::int64_t kv) { return kv * rounds.lists_of_group(); };
+  const auto head_of = [&](std::int64_t kv) { return kv * rounds.lists_of_key_head(); };
   const auto order = [&](const At& at) {
     return view.keys_by_bucket(head_of(at[0]), at[1])[static_cast<std::size_t>(at[2])];
   };

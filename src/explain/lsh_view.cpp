@@ -41,7 +41,7 @@ void LshView::sort(const ConstTensorView& query, const ConstTensorView& key,
   rounds_->sort(query, key, attention.mask, mask_, execution, execution.threads);
   for (std::int64_t kv = 0; kv < call_.num_heads_kv; ++kv) {
     for (std::int64_t r = 0; r < rounds_->count(); ++r) {
-      orders_.push_back(rounds_->keys_by_bucket(batch(), kv * rounds_->lists_of_group(), r));
+      orders_.push_back(rounds_->keys_by_bucket(batch(), kv * rounds_->lists_of_key_head(), r));
     }
   }
 }

@@ -15,6 +15,7 @@
 #include "base/parallel_for.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
+#include "engine/checked_result.h"
 #include "engine/gathered_worker.h"
 #include "engine/running_rows.h"
 #include "lsh/lsh_call.h"
@@ -82,8 +83,8 @@ class LshForward {
     }
     lsh_.begin(threads_);
     const std::int64_t step = at_once(threads_);
-    for (std::int64_t first = 0; first < lsh_.groups(); first += step) {
-      lsh_.open(first, std::min(step, lsh_.groups() - first), threads_);
+    for (std::int64_t first = 0; first < lsh_.key_heads(); first += step) {
+      lsh_.open(first, std::min(step, lsh_.key_heads() - first), threads_);
       measure_rows();
       for (std::int64_t phase = 0; phase < lsh_.phases(); ++phase) run_phase(phase, workers);
       finish();
@@ -103,12 +104,12 @@ class LshForward {
     return base::ceil_div(checked_.seqlen_q, task_queries_);
   }
   std::int64_t at_once(int threads) const noexcept {
-    return lsh_.groups_at_once(threads, lsh_.lists_of_group() * tasks_of_list());
+    return lsh_.key_heads_at_once(threads, lsh_.lists_of_key_head() * tasks_of_list());
   }
 
-  void carve(base::Carver& carver, std::int64_t open_groups) {
-    lsh_.carve(carver, open_groups);
-    const std::int64_t lists = open_groups * lsh_.lists_of_group();
+  void carve(base::Carver& carver, std::int64_t open_key_heads) {
+    lsh_.carve(carver, open_key_heads);
+    const std::int64_t lists = open_key_heads * lsh_.lists_of_key_head();
     bounds_ = carver.take<T>(lists * checked_.seqlen_q);
     reference_ = carver.take<T>(lists * checked_.seqlen_q);
     sum_ = carver.take<T>(lists * checked_.seqlen_q);
@@ -126,10 +127,11 @@ class LshForward {
   // Factors of keys, and bounds of scores: with itself a row of shared vectors has its largest, by
   // Cauchy and Schwarz, since keys are no longer than 1; else the longest key says it.
   void measure_rows() {
-    std::vector<double> longest(static_cast<std::size_t>(lsh_.shared() ? 0 : lsh_.open_groups()));
+    std::vector<double> longest(
+        static_cast<std::size_t>(lsh_.shared() ? 0 : lsh_.open_key_heads()));
     base::parallel_for(static_cast<std::int64_t>(longest.size()), threads_,
-                       [&](std::int64_t group, int) {
-                         longest[group] = longest_key(lsh_.list_at(group * lsh_.lists_of_group()));
+                       [&](std::int64_t n, int) {
+                         longest[n] = longest_key(lsh_.list_at(n * lsh_.lists_of_key_head()));
                        });
     const double scale = std::fabs(lsh_.engine_call().scale);
     lsh_.for_parts(checked_.seqlen_q, threads_, [&](const List& list, mask::Range rows) {
@@ -139,7 +141,7 @@ class LshForward {
           bound = lsh_.measure_shared(list, n);
         } else {
           const double squares = lsh_.length_of(lsh_.query_rows(list), n).squares;
-          bound = static_cast<T>(scale * std::sqrt(squares) * longest[list.group_place]);
+          bound = static_cast<T>(scale * std::sqrt(squares) * longest[list.key_place]);
         }
       }
     });

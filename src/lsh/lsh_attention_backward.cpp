@@ -17,6 +17,7 @@
 #include "engine/backward_tensors.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
+#include "engine/checked_result.h"
 #include "engine/delta.h"
 #include "engine/gathered_gradients.h"
 #include "longspan/lsh_attention.h"
@@ -58,7 +59,7 @@ class LshBackward {
     worker_bytes_ = base::round_up(engine::GatheredGradients<T>::workspace_bytes(call, wanted()),
                                    base::kAlignment);
     threads_ = choose_threads(
-        kFunction, execution, lsh_.groups() * longest_turn_,
+        kFunction, execution, lsh_.key_heads() * longest_turn_,
         [&](int threads) { return total_bytes(threads); },
         [&] {
           lsh_.spare_memory();
@@ -72,14 +73,14 @@ class LshBackward {
     LshPlan plan =
         lsh_.describe_plan(static_cast<double>(3 * checked_.head_dim + 2 * checked_.head_dim_v));
     plan.threads = threads_;
-    plan.tasks = lsh_.groups() * longest_turn_;
+    plan.tasks = lsh_.key_heads() * longest_turn_;
     plan.workspace_bytes = total_bytes_;
     return plan;
   }
   std::string log_line() const { return lsh_.log_line(kFunction, describe()); }
 
   void run() {
-    if (lsh_.lists() * checked_.seqlen_q > 0) return run_groups();
+    if (lsh_.lists() * checked_.seqlen_q > 0) return run_key_heads();
     clear_unseen_keys();
     reduce_sinks();
   }
@@ -93,10 +94,10 @@ class LshBackward {
     Groups groups;
   };
 
-  void run_groups() {
+  void run_key_heads() {
     const base::Buffer workspace(total_bytes_ - lsh_.sorting_bytes(threads_));
     base::Carver carver(workspace.data());
-    const std::int64_t step = lsh_.groups_at_once(threads_, longest_turn_);
+    const std::int64_t step = lsh_.key_heads_at_once(threads_, longest_turn_);
     carve(carver, step);
     std::vector<Worker> workers;
     workers.reserve(static_cast<std::size_t>(threads_));
@@ -105,8 +106,8 @@ class LshBackward {
                            carver.take<std::byte>(static_cast<std::int64_t>(worker_bytes_)));
     }
     lsh_.begin(threads_);
-    for (std::int64_t first = 0; first < lsh_.groups(); first += step) {
-      lsh_.open(first, std::min(step, lsh_.groups() - first), threads_);
+    for (std::int64_t first = 0; first < lsh_.key_heads(); first += step) {
+      lsh_.open(first, std::min(step, lsh_.key_heads() - first), threads_);
       begin_rows();
       for (std::int64_t phase = 0; phase < lsh_.phases(); ++phase) run_phase(phase, workers);
       end_rows();
@@ -130,21 +131,21 @@ class LshBackward {
     return {dquery_.wanted(), lsh_.shared() ? dquery_.wanted() : dkey_.wanted(), dvalue_.wanted()};
   }
 
-  void carve(base::Carver& carver, std::int64_t open_groups) {
-    const std::int64_t open_lists = open_groups * lsh_.lists_of_group();
-    lsh_.carve(carver, open_groups);
+  void carve(base::Carver& carver, std::int64_t open_key_heads) {
+    const std::int64_t open_lists = open_key_heads * lsh_.lists_of_key_head();
+    lsh_.carve(carver, open_key_heads);
     delta_ = carver.take<T>(lsh_.lists() * checked_.seqlen_q);
     if (lsh_.shared()) own_scores_ = carver.take<T>(open_lists * checked_.seqlen_q);
     doutput_.carve(carver, open_lists);
     dquery_.carve(carver, open_lists);
-    dkey_.carve(carver, open_groups);
-    dvalue_.carve(carver, open_groups);
+    dkey_.carve(carver, open_key_heads);
+    dvalue_.carve(carver, open_key_heads);
   }
 
   // With what sorting allocates for itself.
   std::size_t total_bytes(int threads) {
     base::Carver counted;
-    carve(counted, lsh_.groups_at_once(threads, longest_turn_));
+    carve(counted, lsh_.key_heads_at_once(threads, longest_turn_));
     return counted.used() + static_cast<std::size_t>(threads) * worker_bytes_ +
            lsh_.sorting_bytes(threads);
   }
@@ -159,10 +160,10 @@ class LshBackward {
     return dquery_.rows(list.place, tensors_.dquery.target(list.b, list.h));
   }
   RowTarget dkey_rows(const List& list) const noexcept {
-    return dkey_.rows(list.group_place, tensors_.dkey.target(list.b, list.head_kv));
+    return dkey_.rows(list.key_place, tensors_.dkey.target(list.b, list.head_kv));
   }
   RowTarget dvalue_rows(const List& list) const noexcept {
-    return dvalue_.rows(list.group_place, tensors_.dvalue.target(list.b, list.head_kv));
+    return dvalue_.rows(list.key_place, tensors_.dvalue.target(list.b, list.head_kv));
   }
 
   // delta of every row, and what its pair with itself adds: the first of all sums.
@@ -194,7 +195,7 @@ class LshBackward {
 
   // Keys without queries.
   void clear_unseen_keys() const {
-    if (checked_.seqlen_k == 0) return;
+    if (checked_.num_heads_kv * checked_.seqlen_k == 0) return;
     const std::vector<T> zeros(
         static_cast<std::size_t>(std::max(checked_.head_dim, checked_.head_dim_v)));
     const auto clear = [&](const engine::TensorAxes& gradient, std::int64_t dim, std::int64_t b,
@@ -212,8 +213,8 @@ class LshBackward {
   }
 
   void clear_keys() const {
-    base::parallel_for(lsh_.open_groups(), threads_, [&](std::int64_t group, int) {
-      const List list = lsh_.list_at(group * lsh_.lists_of_group());
+    base::parallel_for(lsh_.open_key_heads(), threads_, [&](std::int64_t key_head, int) {
+      const List list = lsh_.list_at(key_head * lsh_.lists_of_key_head());
       for (std::int64_t n = 0; n < checked_.seqlen_k; ++n) {
         set_row(dkey_rows(list), n, checked_.head_dim, [](std::int64_t) { return 0.0; });
         set_row(dvalue_rows(list), n, checked_.head_dim_v, [](std::int64_t) { return 0.0; });
@@ -274,10 +275,10 @@ class LshBackward {
     const std::int64_t round = std::max<std::int64_t>(lsh_.round_of(phase), 0);
     for (const std::vector<std::int64_t>& turn : shares.turns()) {
       const auto size = static_cast<std::int64_t>(turn.size());
-      base::parallel_for(lsh_.open_groups() * size, threads_, [&](std::int64_t task, int w) {
+      base::parallel_for(lsh_.open_key_heads() * size, threads_, [&](std::int64_t task, int w) {
         const std::int64_t share = turn[static_cast<std::size_t>(task % size)];
-        for (std::int64_t g = 0; g < lsh_.lists_of_group(); ++g) {
-          const List list = lsh_.list_at(task / size * lsh_.lists_of_group() + g);
+        for (std::int64_t g = 0; g < lsh_.lists_of_key_head(); ++g) {
+          const List list = lsh_.list_at(task / size * lsh_.lists_of_key_head() + g);
           run_share(list, phase, shares.places(list.b, list.h, round, share),
                     workers[static_cast<std::size_t>(w)]);
         }
@@ -306,8 +307,8 @@ class LshBackward {
                    [&](const List& list, mask::Range part) {
                      dquery_.store(kernel, list.place, tensors_.dquery.target(list.b, list.h),
                                    part);
-                     if (list.place % lsh_.lists_of_group() != 0) return;
-                     const std::int64_t n = list.group_place;
+                     if (list.place % lsh_.lists_of_key_head() != 0) return;
+                     const std::int64_t n = list.key_place;
                      dkey_.store(kernel, n, tensors_.dkey.target(list.b, list.head_kv), part);
                      dvalue_.store(kernel, n, tensors_.dvalue.target(list.b, list.head_kv), part);
                    });

@@ -148,22 +148,23 @@ Groups LshCall<T>::make_groups() const {
 }
 
 template <class T>
-std::int64_t LshCall<T>::groups_at_once(int threads, std::int64_t tasks_of_group) const noexcept {
+std::int64_t LshCall<T>::key_heads_at_once(int threads,
+                                           std::int64_t tasks_of_key_head) const noexcept {
   constexpr std::int64_t kTasksOfThread = 4;
   const std::int64_t wanted =
-      base::ceil_div(kTasksOfThread * threads, std::max<std::int64_t>(tasks_of_group, 1));
-  return std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(groups(), 1));
+      base::ceil_div(kTasksOfThread * threads, std::max<std::int64_t>(tasks_of_key_head, 1));
+  return std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(key_heads(), 1));
 }
 
 template <class T>
-void LshCall<T>::carve(base::Carver& carver, std::int64_t open_groups) {
-  const std::int64_t open_lists = open_groups * lists_of_group();
+void LshCall<T>::carve(base::Carver& carver, std::int64_t open_key_heads) {
+  const std::int64_t open_lists = open_key_heads * lists_of_key_head();
   rounds_.carve(carver);
   if (shared()) key_factor_ = carver.take<T>(open_lists * checked().seqlen_k);
   if (local_) all_ = carver.take<std::int32_t>(std::max(checked().seqlen_q, checked().seqlen_k));
   query_copy_.carve(carver, open_lists);
-  key_copy_.carve(carver, open_groups);
-  value_copy_.carve(carver, open_groups);
+  key_copy_.carve(carver, open_key_heads);
+  value_copy_.carve(carver, open_key_heads);
 }
 
 template <class T>
@@ -185,11 +186,11 @@ template <class T>
 typename LshCall<T>::List LshCall<T>::list_at(std::int64_t place) const noexcept {
   List list;
   list.place = place;
-  list.group_place = place / lists_of_group();
-  const std::int64_t group = first_group_ + list.group_place;
-  list.b = group / checked().num_heads_kv;
-  list.head_kv = group % checked().num_heads_kv;
-  list.h = list.head_kv * lists_of_group() + place % lists_of_group();
+  list.key_place = place / lists_of_key_head();
+  const std::int64_t key_head = first_key_head_ + list.key_place;
+  list.b = key_head / checked().num_heads_kv;
+  list.head_kv = key_head % checked().num_heads_kv;
+  list.h = list.head_kv * lists_of_key_head() + place % lists_of_key_head();
   return list;
 }
 
@@ -201,23 +202,23 @@ engine::RowSource LshCall<T>::query_rows(const List& list) const noexcept {
 template <class T>
 engine::RowSource LshCall<T>::key_rows(const List& list) const noexcept {
   if (shared()) return query_rows(list);
-  return key_copy_.rows(list.group_place, checked().key.source(list.b, list.head_kv));
+  return key_copy_.rows(list.key_place, checked().key.source(list.b, list.head_kv));
 }
 
 template <class T>
 engine::RowSource LshCall<T>::value_rows(const List& list) const noexcept {
-  return value_copy_.rows(list.group_place, checked().value.source(list.b, list.head_kv));
+  return value_copy_.rows(list.key_place, checked().value.source(list.b, list.head_kv));
 }
 
 template <class T>
-void LshCall<T>::open(std::int64_t first_group, std::int64_t count, int threads) {
-  first_group_ = first_group;
-  open_groups_ = count;
+void LshCall<T>::open(std::int64_t first_key_head, std::int64_t count, int threads) {
+  first_key_head_ = first_key_head;
+  open_key_heads_ = count;
   for_parts(std::max(checked().seqlen_q, checked().seqlen_k), threads,
             [&](const List& list, mask::Range part) {
               query_copy_.load(list.place, checked().query.source(list.b, list.h), part);
-              if (list.place % lists_of_group() != 0) return;
-              const std::int64_t n = list.group_place;
+              if (list.place % lists_of_key_head() != 0) return;
+              const std::int64_t n = list.key_place;
               key_copy_.load(n, checked().key.source(list.b, list.head_kv), part);
               value_copy_.load(n, checked().value.source(list.b, list.head_kv), part);
             });

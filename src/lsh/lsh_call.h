@@ -3,9 +3,9 @@
 //
 // What is the same for a whole call of LSH attention, forward or backward: the rounds, the masks,
 // and how a head is said in the words of the engine. A list is the queries of one head of one batch
-// entry; lists that share keys are a group. Some groups are open at a time, their rows side by
-// side. Each goes through phases, one after the other: the local window, when there is one, then
-// the rounds.
+// entry; lists that share keys belong to one key head. Some key heads are open at a time, their
+// rows side by side. Each goes through phases, one after the other: the local window, when there is
+// one, then the rounds.
 #pragma once
 
 #include <array>
@@ -62,8 +62,8 @@ class LshCall {
     std::int64_t b = 0;
     std::int64_t h = 0;
     std::int64_t head_kv = 0;
-    std::int64_t place = 0;        // among the open lists
-    std::int64_t group_place = 0;  // of its group among the open ones
+    std::int64_t place = 0;      // among the open lists
+    std::int64_t key_place = 0;  // of its key head among the open ones
   };
 
   // `operands`: what the kernel is chosen for. `panels_by_depth`: products sum over the queries of
@@ -83,17 +83,17 @@ class LshCall {
     return shared() && !rounds_.options().whole_buckets && !local_;
   }
   std::int64_t lists() const noexcept { return checked().batch * checked().num_heads; }
-  std::int64_t groups() const noexcept { return checked().batch * checked().num_heads_kv; }
-  std::int64_t lists_of_group() const noexcept { return rounds_.lists_of_group(); }
+  std::int64_t key_heads() const noexcept { return checked().batch * checked().num_heads_kv; }
+  std::int64_t lists_of_key_head() const noexcept { return rounds_.lists_of_key_head(); }
   std::int64_t phases() const noexcept { return rounds_.count() + (local_ ? 1 : 0); }
   bool is_local(std::int64_t phase) const noexcept { return local_ && phase == 0; }
   const mask::BoundMask* local_mask() const noexcept { return local_ ? &*local_ : nullptr; }
   std::int64_t round_of(std::int64_t phase) const noexcept { return phase - (local_ ? 1 : 0); }
   Groups make_groups() const;
 
-  // How many groups to open at once, so that every thread has some of the tasks of a phase.
-  std::int64_t groups_at_once(int threads, std::int64_t tasks_of_group) const noexcept;
-  void carve(base::Carver& carver, std::int64_t open_groups);
+  // How many key heads to open at once, so that every thread has some of the tasks of a phase.
+  std::int64_t key_heads_at_once(int threads, std::int64_t tasks_of_key_head) const noexcept;
+  void carve(base::Carver& carver, std::int64_t open_key_heads);
   void spare_memory() noexcept {
     for (engine::ListRows* copy : {&query_copy_, &key_copy_, &value_copy_}) copy->spare_memory();
   }
@@ -102,9 +102,9 @@ class LshCall {
 
   // Hashes and sorts all rounds; says how much there is to do.
   void begin(int threads);
-  void open(std::int64_t first_group, std::int64_t count, int threads);
-  std::int64_t open_groups() const noexcept { return open_groups_; }
-  std::int64_t open_lists() const noexcept { return open_groups_ * lists_of_group(); }
+  void open(std::int64_t first_key_head, std::int64_t count, int threads);
+  std::int64_t open_key_heads() const noexcept { return open_key_heads_; }
+  std::int64_t open_lists() const noexcept { return open_key_heads_ * lists_of_key_head(); }
   List list_at(std::int64_t place) const noexcept;  // of the open ones
   // [place of the list][seqlen_q]
   std::int64_t row_of(const List& list, std::int64_t n) const noexcept {
@@ -156,8 +156,8 @@ class LshCall {
   engine::ListRows query_copy_;
   engine::ListRows key_copy_;  // of separate keys
   engine::ListRows value_copy_;
-  std::int64_t first_group_ = 0;
-  std::int64_t open_groups_ = 0;
+  std::int64_t first_key_head_ = 0;
+  std::int64_t open_key_heads_ = 0;
   T* key_factor_ = nullptr;      // [open lists][seqlen], of shared vectors
   std::int32_t* all_ = nullptr;  // 0, 1, 2, ..., with a local window
 };

@@ -18,6 +18,7 @@
 #include "base/parallel_for.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
+#include "engine/checked_result.h"
 #include "engine/gathered_worker.h"
 #include "engine/list_rows.h"
 #include "engine/running_rows.h"

@@ -55,7 +55,7 @@ class Rounds {
   bool whole_buckets() const noexcept { return options_.whole_buckets; }
   const LshOptions& options() const noexcept { return options_; }
   const RoundsShape& shape() const noexcept { return shape_; }
-  std::int64_t lists_of_group() const noexcept { return group_; }  // heads that share keys
+  std::int64_t lists_of_key_head() const noexcept { return group_; }
   std::int64_t head_kv(std::int64_t head) const noexcept { return head / group_; }
 
   // Indices by (number, index).

@@ -20,6 +20,7 @@
 #include <span>
 #include <vector>
 
+#include "mask/far.h"
 #include "mask/tile.h"
 
 namespace longspan::mask {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "mask/far.h"
 #include "mask/interval_term.h"
 
 namespace longspan::mask {

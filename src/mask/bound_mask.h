@@ -13,9 +13,10 @@
 
 #include "base/rows.h"
 #include "longspan/mask.h"
-#include "mask/alignment.h"
 #include "mask/band.h"
 #include "mask/dense.h"
+#include "mask/documents.h"
+#include "mask/offset.h"
 #include "mask/tile.h"
 
 namespace longspan::mask {

@@ -5,10 +5,11 @@
 #include "mask/dense.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
-#include <string>
 
+#include "base/broadcast.h"
 #include "base/check.h"
 
 namespace longspan::mask {
@@ -32,29 +33,9 @@ Dense::Dense(const ConstTensorView& tensor, const CallShape& shape)
   base::require(tensor.dtype == DType::kBool, [&] {
     return shape.where() + "dense mask must be bool; found " + name_of(tensor.dtype);
   });
-  base::require(tensor.rank >= 0 && tensor.rank <= kMaxRank, [&] {
-    return shape.where() + "dense mask must have rank 4 at most; found rank " +
-           std::to_string(tensor.rank);
-  });
-  const ConstTensorView full{nullptr,
-                             DType::kBool,
-                             kMaxRank,
-                             {shape.batch, shape.num_heads, shape.seqlen_q, shape.seqlen_k},
-                             {}};
-  for (int axis = 0; axis < tensor.rank; ++axis) {
-    const int to = axis + kMaxRank - tensor.rank;  // axes are aligned at the right
-    const std::int64_t extent = tensor.shape[axis];
-    base::require(extent == full.shape[to] || extent == 1, [&] {
-      return shape.where() +
-             "dense mask must be broadcastable to [batch, num_heads, seqlen_q, "
-             "seqlen_k] = " +
-             shape_string(full) + "; found " + shape_string(tensor);
-    });
-    strides_[to] = extent == 1 ? 0 : tensor.strides[axis];
-  }
-  base::require(tensor.data != nullptr || element_count(tensor) == 0, [&] {
-    return shape.where() + "dense mask has shape " + shape_string(tensor) + " but no data";
-  });
+  strides_ = base::check_broadcast(shape.where(), "dense mask", tensor,
+                                   {shape.batch, shape.num_heads, shape.seqlen_q, shape.seqlen_k})
+                 .strides;
 }
 
 Coverage Dense::coverage(std::int64_t batch, std::int64_t head, Range queries,

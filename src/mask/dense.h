@@ -5,7 +5,6 @@
 // memory.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 
@@ -38,7 +37,7 @@ class Dense {
   }
 
   const std::uint8_t* data_;
-  std::array<std::int64_t, 4> strides_{};  // of batch, head, query, key
+  Extents strides_;  // of batch, head, query, key
 };
 
 }  // namespace longspan::mask

@@ -8,6 +8,8 @@
 #include <string>
 
 #include "base/check.h"
+#include "mask/far.h"
+#include "mask/integers.h"
 
 namespace longspan::mask {
 namespace {

@@ -10,8 +10,9 @@
 #include <vector>
 
 #include "longspan/mask.h"
-#include "mask/alignment.h"
 #include "mask/band.h"
+#include "mask/documents.h"
+#include "mask/offset.h"
 
 namespace longspan::mask {
 

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <string>
 
+#include "mask/far.h"
+
 namespace longspan::mask {
 
 struct Range {  // [begin, end)
@@ -34,9 +36,6 @@ struct Positions {
   }
 };
 
-// Farther than any index, yet an index can still be added to it or subtracted from it without
-// overflow.
-inline constexpr std::int64_t kFar = std::int64_t{1} << 61;
 inline constexpr Range kEverywhere{-kFar, kFar};
 
 enum class Coverage : std::uint8_t { kNone, kFull, kPartial };

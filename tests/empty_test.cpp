@@ -10,6 +10,7 @@
 
 #include "longspan/attention.h"
 #include "longspan/lsh_attention.h"
+#include "longspan/lsh_diagnostics.h"
 
 namespace longspan::test {
 namespace {
@@ -62,6 +63,19 @@ TEST_P(Empty, Hashed) {
   EXPECT_NO_THROW(lsh_attention_backward(query(), key(), key(), result_, derivatives(), gradients_,
                                          {}, options_));
   EXPECT_EQ(plan_lsh_attention(query(), key(), key(), {}, options_).flop, 0);
+}
+
+TEST_P(Empty, Diagnosed) {
+  EXPECT_EQ(diagnose_lsh(query(), key(), key(), result_.output, {}, options_).rows, 0);
+}
+
+TEST_P(Empty, GradientOfABiasIsZero) {
+  std::vector<float> bias(static_cast<std::size_t>(GetParam().key[1]), 1), gradient(bias);
+  const auto keys = static_cast<std::int64_t>(bias.size());
+  options_.bias = tensor(static_cast<const void*>(bias.data()), DType::kFloat32, {1, 1, 1, keys});
+  gradients_.bias = tensor(static_cast<void*>(gradient.data()), DType::kFloat32, {1, 1, 1, keys});
+  attention_backward(query(), key(), key(), result_, derivatives(), gradients_, options_);
+  EXPECT_EQ(gradient, std::vector<float>(bias.size(), 0));
 }
 
 TEST_P(Empty, Merge) {

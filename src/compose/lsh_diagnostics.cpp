@@ -29,6 +29,7 @@ struct SampledRow {
 // body(row) for every row that may see a key, in order.
 template <class Body>
 void for_rows(const DiagnosedCall& call, const Body& body) {
+  if (call.checked.num_heads * call.checked.seqlen_q == 0) return;
   for (std::int64_t b = 0; b < call.checked.batch; ++b) {
     for (std::int64_t h = 0; h < call.checked.num_heads; ++h) {
       for (std::int64_t query = 0; query < call.checked.seqlen_q; ++query) {
@@ -76,6 +77,9 @@ Sample draw_rows(const DiagnosedCall& call, std::int64_t count) {
 BucketSizes sizes_of_round(const DiagnosedCall& call, std::int64_t round, std::int64_t buckets) {
   const lsh::RoundsShape& shape = call.rounds.shape();
   const std::int64_t group = shape.num_heads_kv > 0 ? shape.num_heads / shape.num_heads_kv : 1;
+  if (shape.num_heads * shape.seqlen_k == 0) {
+    return {0, 0, 0, shape.batch * shape.num_heads_kv * buckets, 0};
+  }
   BucketSizes sizes;
   sizes.smallest = std::numeric_limits<std::int64_t>::max();
   std::int64_t keys = 0, filled = 0, over = 0;
@@ -153,7 +157,9 @@ class Diagnosis {
     std::vector<RowAgainstExact> workers;
     workers.reserve(static_cast<std::size_t>(threads_));
     for (int w = 0; w < threads_; ++w) workers.emplace_back(call_, carver);
-    call_.rounds.sort(query_, key_, attention_.mask, call_.mask, execution_, threads_);
+    if (checked_.num_heads * (checked_.seqlen_q + checked_.seqlen_k) > 0) {
+      call_.rounds.sort(query_, key_, attention_.mask, call_.mask, execution_, threads_);
+    }
     const Sample sample = draw_rows(call_, rows_);
     const auto count = static_cast<std::int64_t>(sample.rows.size());
     if (execution_.progress != nullptr) execution_.progress->total += count;

@@ -44,7 +44,8 @@ void choose_panels(BackwardCall<T>& call, const Execution& execution) {
 template <class T>
 std::vector<std::vector<BackwardPlan::Pair>> bundle(const BackwardCall<T>& call,
                                                     const BackwardShape& shape) {
-  if (call.ranges.count() == 0) return {};  // without keys, however many heads there may be
+  // However many batch entries there may be, or heads without keys.
+  if (call.ranges.count() == 0 || shape.num_heads_kv == 0) return {};
   const bool shares_batch = call.bias_gradient != nullptr && call.bias_gradient->shares_batch();
   const bool shares_heads = call.bias_gradient != nullptr && call.bias_gradient->shares_heads();
   const std::int64_t by_batch = shares_batch ? 1 : shape.batch;

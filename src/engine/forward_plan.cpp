@@ -113,7 +113,7 @@ class Planner {
   }
 
   void cut_tasks() {
-    if (units_ == 0) return;
+    if (lists_ == 0 || units_ == 0) return;  // however many batch entries there may be
     const std::int64_t per_task = plan_.panels_per_task;
     plan_.tasks.reserve(static_cast<std::size_t>(tasks()));
     for (std::int64_t b = 0; b < shape_.batch; ++b) {

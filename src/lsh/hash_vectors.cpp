@@ -62,6 +62,7 @@ struct Side {
   }
 
   void copy_given(const BucketFactors& factors, const Padding* padding) const {
+    if (given.rows() * given.shape[3] == 0) return;
     for (std::int64_t b = 0; b < given.shape[0]; ++b) {
       for (std::int64_t h = 0; h < given.shape[1]; ++h) {
         for (std::int64_t n = 0; n < given.shape[3]; ++n) {
@@ -83,6 +84,7 @@ struct Side {
   }
 
   void clear() const {
+    if (buckets.shape[3] == 0) return;
     for (std::int64_t row = 0; row < buckets.rows(); ++row) {
       for (std::int64_t n = 0; n < buckets.shape[3]; ++n) buckets.row(row).set(n, 0);
     }

@@ -60,7 +60,7 @@ void Rounds::carve(base::Carver& carver) {
   query_buckets_ = key_buckets_;
   query_order_ = key_order_;
   query_numbers_ = key_numbers_;
-  if (shape_.shared) return;
+  if (shape_.shared || queries == 0) return;
   query_buckets_ = carver.take<std::int32_t>(queries * hashing_.num_hashes);
   query_order_ = carver.take<std::int32_t>(queries * rounds_);
   query_numbers_ = carver.take<std::int32_t>(queries * rounds_);
@@ -86,7 +86,7 @@ void Rounds::sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
   sort_by_bucket(buckets,
                  grid(key_order_, shape_.batch, shape_.num_heads_kv, rounds_, shape_.seqlen_k),
                  execution);
-  if (!shape_.shared) number_queries(bound, execution);
+  if (!shape_.shared && shape_.num_heads > 0) number_queries(bound, execution);
   number_keys(execution);
 }
 

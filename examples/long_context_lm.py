@@ -8,6 +8,7 @@ The model is made from a configuration (Llama, grouped heads, random weights): w
 
     python examples/long_context_lm.py                                    # 16384 tokens, bfloat16
     python examples/long_context_lm.py --tokens 4096 --attention sdpa longspan --dtype float32
+    python examples/long_context_lm.py --attention longspan none          # none: what all but attention takes
 """
 import argparse
 import sys
@@ -17,6 +18,12 @@ import torch
 import transformers
 
 import longspan.transformers
+
+
+def no_attention(module, query, key, value, mask, **options):
+    """Each position sees itself, at no cost: what remains is the time of everything else."""
+    own = (key + value)[:, :, -query.shape[2]:].repeat_interleave(query.shape[1] // key.shape[1], 1)
+    return (query + own).transpose(1, 2), None
 
 
 def make(options, attention):
@@ -42,9 +49,10 @@ def main():
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--heads", type=int, default=16, help="query heads of 64; a quarter as many key heads")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
-    parser.add_argument("--attention", nargs="+", default=["sdpa", "longspan"])
+    parser.add_argument("--attention", nargs="+", default=["sdpa", "longspan"], help="also none")
     options = parser.parse_args()
     longspan.transformers.register()
+    transformers.AttentionInterface.register("none", no_attention)
     ids = torch.randint(0, 1024, (1, options.tokens), generator=torch.Generator().manual_seed(1))
     print("| attention | forward s | backward s | prompt and generation s | loss | new tokens |\n|---|---|---|---|---|---|")
     losses = []
@@ -58,7 +66,8 @@ def main():
         model.eval()
         generated, generation = timed(lambda: model.generate(
             ids, max_new_tokens=options.new_tokens, do_sample=False, eos_token_id=None, pad_token_id=0))
-        losses.append(loss.item())
+        if attention != "none":
+            losses.append(loss.item())
         print(f"| {attention} | {forward:.2f} | {backward:.2f} | {generation:.2f} | {loss.item():.5f} | "
               f"{generated[0, options.tokens:].tolist()[:4]} ... |", flush=True)
     bound = 1e-3 if options.dtype == "bfloat16" else 1e-5

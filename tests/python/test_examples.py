@@ -31,10 +31,11 @@ def test_a_long_document():
 
 
 def test_a_long_context():
-    rows = table(EXAMPLES / "long_context_lm.py", "--tokens", 300, "--new-tokens", 3, "--heads", 4, "--dtype", "float32")
-    assert [row[0] for row in rows] == ["sdpa", "longspan"]
+    rows = table(EXAMPLES / "long_context_lm.py", "--tokens", 300, "--new-tokens", 3, "--heads", 4, "--dtype", "float32",
+                 "--attention", "sdpa", "longspan", "none")
+    assert [row[0] for row in rows] == ["sdpa", "longspan", "none"]
     losses = [float(row[4]) for row in rows]
-    assert abs(losses[0] - losses[1]) < 1e-4 and losses[0] > 3
+    assert abs(losses[0] - losses[1]) < 1e-4 and losses[0] > 3 and losses[2] != losses[0]
     assert rows[0][5] == rows[1][5] and len(rows[0][5]) > 5
 
 

@@ -129,7 +129,7 @@ TEST(MaskError, Dense) {
   view.data = nullptr;
   EXPECT_TRUE(refused(dense(view), kUnequal, {"[9, 26]", "no data"}));
   view.rank = 5;
-  EXPECT_TRUE(refused(dense(view), kUnequal, {"rank 4", "rank 5"}));
+  EXPECT_TRUE(refused(dense(view), kUnequal, {"rank 0 to 4", "rank 5"}));
 }
 
 TEST(MaskError, Predicate) {

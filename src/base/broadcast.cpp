@@ -20,8 +20,9 @@ Broadcast align_right(const ConstTensorView& tensor) noexcept {
 
 Broadcast check_broadcast(const std::string& where, const char* name, const ConstTensorView& tensor,
                           const Extents& full) {
-  require(tensor.rank >= 0 && tensor.rank <= kMaxRank,
-          [&] { return where + name + " must have rank 0 to 4; found " + shape_string(tensor); });
+  require(tensor.rank >= 0 && tensor.rank <= kMaxRank, [&] {
+    return where + name + " must have rank 0 to 4; found rank " + std::to_string(tensor.rank);
+  });
   const Broadcast aligned = align_right(tensor);
   for (int axis = 0; axis < kMaxRank; ++axis) {
     require(aligned.shape[axis] == full[axis] || aligned.shape[axis] == 1, [&] {

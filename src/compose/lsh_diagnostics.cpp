@@ -157,9 +157,7 @@ class Diagnosis {
     std::vector<RowAgainstExact> workers;
     workers.reserve(static_cast<std::size_t>(threads_));
     for (int w = 0; w < threads_; ++w) workers.emplace_back(call_, carver);
-    if (checked_.num_heads * (checked_.seqlen_q + checked_.seqlen_k) > 0) {
-      call_.rounds.sort(query_, key_, attention_.mask, call_.mask, execution_, threads_);
-    }
+    call_.rounds.sort(query_, key_, attention_.mask, call_.mask, execution_, threads_);
     const Sample sample = draw_rows(call_, rows_);
     const auto count = static_cast<std::int64_t>(sample.rows.size());
     if (execution_.progress != nullptr) execution_.progress->total += count;

@@ -69,6 +69,8 @@ void Rounds::carve(base::Carver& carver) {
 
 void Rounds::sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
                   const mask::BoundMask& bound, Execution execution, int threads) {
+  // Nothing to order, however many batch entries there may be.
+  if (shape_.num_heads * (shape_.seqlen_q + shape_.seqlen_k) == 0) return;
   execution.threads = threads;
   execution.memory_limit = 0;
   const TensorView keys =
@@ -86,7 +88,7 @@ void Rounds::sort(ConstTensorView query, ConstTensorView key, const Mask& mask,
   sort_by_bucket(buckets,
                  grid(key_order_, shape_.batch, shape_.num_heads_kv, rounds_, shape_.seqlen_k),
                  execution);
-  if (!shape_.shared && shape_.num_heads > 0) number_queries(bound, execution);
+  if (!shape_.shared) number_queries(bound, execution);
   number_keys(execution);
 }
 

@@ -48,9 +48,13 @@ def test_truncate_and_reorder(rng):
     assert np.array_equal(out, longspan.attention(step, key[picked, :25], value[picked, :25], query_offset="end"))
 
 
-def test_what_is_true_returns_lse(rng):
+@pytest.mark.parametrize("make_cache, options", [
+    (longspan.KVCache, {}),
+    (longspan.LshCache, dict(num_hashes=3, num_buckets=(4, 2), chunk_len=8, seed=5)),
+])
+def test_what_is_true_returns_lse(make_cache, options, rng):
     query, key, value = make(rng, np.float32)
-    cache = longspan.KVCache(2, 16, 16, "float32", batch=2)
+    cache = make_cache(2, 16, 16, "float32", batch=2, **options)
     cache.append(key, value)
     output, lse = cache.attend(query, return_lse=True)
     for yes in (1, np.True_, "yes"):

@@ -71,18 +71,6 @@ def test_buckets_are_chosen_for_the_capacity():
     assert longspan.LshCache(2, 16, 16, "float32", capacity=65536).num_buckets == (8, 16, 16)
 
 
-def test_what_is_true_returns_lse(rng):
-    query, key, value = make(rng, np.float32)
-    cache = cache_of("float32")
-    cache.append(key, value)
-    output, lse = cache.attend(query, return_lse=True)
-    for yes in (1, np.True_, "yes"):
-        found = cache.attend(query, return_lse=yes)
-        assert np.array_equal(found[0], output) and np.array_equal(found[1], lse)
-    for no in (0, np.False_, None):
-        assert np.array_equal(cache.attend(query, return_lse=no), output)
-
-
 @pytest.mark.parametrize("call, error, words", [
     (lambda c, k: c.append(k[:, :, :1], k), ValueError, r"\[2, 9, 1, 16\]"),
     (lambda c, k: c.append(k.astype(np.float64), k.astype(np.float64)), TypeError, "float64"),

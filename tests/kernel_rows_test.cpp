@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/visit_dtype.h"
+#include "engine/rows.h"
 #include "kernel_testing.h"
 #include "kernels/kernel_table.h"
 #include "support/tensor.h"
@@ -20,6 +21,7 @@
 namespace longspan::kernel {
 namespace {
 
+using engine::kDTypeOf;
 using test::Random;
 
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat64, DType::kFloat16, DType::kBFloat16};
@@ -207,6 +209,15 @@ TEST(KernelRows, AnIndexNamesRows) {
   });
 }
 
+// 0 ... count - 1 in any order.
+std::vector<std::int32_t> shuffled(std::int64_t count, Random& random) {
+  std::vector<std::int32_t> index;
+  for (std::int64_t n = 0; n < count; ++n) index.push_back(static_cast<std::int32_t>(n));
+  for (std::int64_t n = count - 1; n > 0; --n)
+    std::swap(index[at(n)], index[at(random.between(0, n))]);
+  return index;
+}
+
 // keep * what is there + panel * factor, in rows named by an index; without `keep` NaN is
 // forgotten.
 TEST(KernelRows, PanelsAreAddedToIndexedRows) {
@@ -223,11 +234,7 @@ TEST(KernelRows, PanelsAreAddedToIndexedRows) {
           for (Lines<T>* array : {&rows, &panel, &factors, &keep}) {
             for (T& x : *array) x = static_cast<T>(random.normal());
           }
-          std::vector<std::int32_t> index;  // all different, not in order
-          for (std::int64_t n = 0; n < all; ++n) index.push_back(static_cast<std::int32_t>(n));
-          for (std::int64_t n = all - 1; n > 0; --n) {
-            std::swap(index[at(n)], index[at(random.between(0, n))]);
-          }
+          const std::vector<std::int32_t> index = shuffled(all, random);
           for (const bool replaces : {false, true}) {
             Lines<T> found = rows;
             if (replaces) {
@@ -236,9 +243,8 @@ TEST(KernelRows, PanelsAreAddedToIndexedRows) {
               }
             }
             Lines<T> truth = found;
-            const base::RowTarget target{found.data(),
-                                         sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32, stride,
-                                         dim_stride, index.data()};
+            const base::RowTarget target{found.data(), kDTypeOf<T>, stride, dim_stride,
+                                         index.data()};
             table.add_panel(target, 2, count, dim, width, panel.data(), factors.data(),
                             replaces ? nullptr : keep.data());
             for (std::int64_t lane = 0; lane < count; ++lane) {
@@ -255,6 +261,96 @@ TEST(KernelRows, PanelsAreAddedToIndexedRows) {
         }
       }
     }
+  });
+}
+
+TEST(KernelRows, IndexedRowsAreScaledAndRoundedOnce) {
+  for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
+    Random random(25);
+    for_each_shape(table, vectors, [&](const Rows& rows, std::int64_t count, std::int64_t dim) {
+      if (rows.dim_stride != 1) return;
+      const std::vector<std::int32_t> index = shuffled(3 + count, random);
+      base::RowSource source = rows.source();
+      source.index = index.data();
+      Lines<T> factors(at(count));
+      for (T& x : factors) x = static_cast<T>(random.normal());
+      for (const DType dtype : {kDTypeOf<T>, table.format.dtype}) {
+        Rows found(dtype, 1 + count, dim, 3, 0, random);
+        const Rows before = found;
+        table.scale_rows(source, found.target(), count, dim, factors.data());
+        for (std::int64_t d = 0; d < dim; ++d) {
+          ASSERT_TRUE(same(found.get(count, d), before.get(count, d))) << "the row behind";
+          for (std::int64_t n = 0; n < count; ++n) {
+            const T truth = static_cast<T>(rows.get(index[at(n)], d)) * factors[at(n)];
+            const double rounded = test::rounded_to(dtype, static_cast<double>(truth));
+            ASSERT_TRUE(same(found.get(n, d), rounded)) << truth;
+          }
+        }
+      }
+    });
+  });
+}
+
+// Rows lose what they have of another's direction (where the share is 0 nothing, whatever stands
+// there), and are added to others.
+TEST(KernelRows, IndexedRowsTakeAndGive) {
+  for_each_panel([]<class T>(const KernelTable<T>& table, int vectors) {
+    const double step = std::numeric_limits<T>::epsilon();
+    Random random(26);
+    for_each_shape(table, vectors, [&](Rows rows, std::int64_t count, std::int64_t dim) {
+      if (rows.dim_stride != 1) return;
+      const std::vector<std::int32_t> index = shuffled(3 + count, random);
+      const std::int64_t untouched = random.between(0, count - 1), stride = dim + 3;
+      Lines<T> factors(at(count)), parts(at(count * stride));
+      for (Lines<T>* array : {&factors, &parts}) {
+        for (T& x : *array) x = static_cast<T>(random.normal());
+      }
+      for (std::int64_t r = 0; r < 3 + count; ++r) {
+        for (std::int64_t d = 0; d < dim; ++d) {
+          rows.set(r, d, r == index[at(untouched)] ? kNan : random.normal());
+        }
+      }
+      factors[at(untouched)] = 0;
+      base::RowSource source = rows.source();
+      source.index = index.data();
+      Lines<T> taken = parts;
+      table.take_along(source, count, dim, factors.data(), taken.data(), stride);
+      for (std::int64_t n = 0; n < count; ++n) {
+        double along = 0, size = 0;
+        for (std::int64_t d = 0; d < dim; ++d) {
+          const double term = rows.get(index[at(n)], d) * double{parts[at(n * stride + d)]};
+          along += term;
+          size += std::fabs(term);
+        }
+        for (std::int64_t d = 0; d < stride; ++d) {
+          const T was = parts[at(n * stride + d)], is = taken[at(n * stride + d)];
+          if (d >= dim || n == untouched) {
+            ASSERT_EQ(is, was);
+            continue;
+          }
+          const double direction = double{factors[at(n)]} * rows.get(index[at(n)], d);
+          ASSERT_NEAR(is, double{was} - along * direction,
+                      8 * step * (std::fabs(double{was}) + size * std::fabs(direction)));
+        }
+      }
+
+      if (rows.dtype != kDTypeOf<T>) return;
+      const Rows before = rows;
+      base::RowTarget target = rows.target();
+      target.index = index.data();
+      table.add_rows(target, count, dim, parts.data(), stride, factors.data());
+      for (std::int64_t n = 0; n < 3 + count; ++n) {
+        for (std::int64_t d = 0; d < dim; ++d) {
+          const double was = before.get(index[at(n)], d), is = rows.get(index[at(n)], d);
+          if (n >= count || n == untouched) {
+            ASSERT_TRUE(same(is, was));  // behind the others, and a row of NaN
+            continue;
+          }
+          const double part = double{factors[at(n)]} * double{parts[at(n * stride + d)]};
+          ASSERT_NEAR(is, was + part, 2 * step * (std::fabs(was) + std::fabs(part)));
+        }
+      }
+    });
   });
 }
 

@@ -3,14 +3,16 @@
 # Part of longspan. See LICENSE.
 #
 # Looks into the compiled kernels: every block that meets queries with keys fetches what is read
-# next. A compiler that drops these instructions changes no result, so that no other test sees it.
+# next, and so does what adds to rows one after the other. A compiler that drops these instructions
+# changes no result, so that no other test sees it.
 #
 #     check_fetches.py OBJDUMP LIBRARY
 import re
 import subprocess
 import sys
 
-BLOCK = re.compile(r"^[0-9a-f]+ <(\S*longspan\S*(?:Forward|Backward)\S*5block\S*)>:$")
+BLOCK = re.compile(
+    r"^[0-9a-f]+ <(\S*longspan\S*(?:(?:Forward|Backward)\S*5block|8add_rowsI)\S*)>:$")
 FETCH = re.compile(r"\t(?:prefetch|prfm)")
 
 

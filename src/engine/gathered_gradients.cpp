@@ -8,44 +8,9 @@
 #include <array>
 
 #include "base/check.h"
-#include "base/visit_dtype.h"
 #include "engine/delta.h"
 
 namespace longspan::engine {
-namespace {
-
-// to[d] += factor * row[d], components dim_stride apart.
-template <class T>
-void add_row(T* to, std::int64_t dim_stride, std::int64_t dim, const T* row, T factor) {
-  if (dim_stride == 1) {
-    for (std::int64_t d = 0; d < dim; ++d) to[d] += factor * row[d];
-  } else {
-    for (std::int64_t d = 0; d < dim; ++d) to[d * dim_stride] += factor * row[d];
-  }
-}
-
-// Adds to the rows of a target that an index names: add(row n of the target, n).
-template <class T, class Add>
-void for_target_rows(const RowTarget& target, std::span<const std::int32_t> index, std::int64_t dim,
-                     const Add& add) {
-  const kernel::RowsAhead ahead = rows_ahead(as_source(target), index, dim);
-  for (std::size_t n = 0; n < index.size(); ++n) {
-    kernel::fetch_row(ahead, static_cast<std::int64_t>(n) + kernel::kFetchDistance);
-    add(static_cast<T*>(target.data) + index[n] * target.row_stride, n);
-  }
-}
-
-// target[index[n]] += factor * rows[n].
-template <class T>
-void add_rows(const RowTarget& target, std::span<const std::int32_t> index, std::int64_t dim,
-              const T* rows, std::int64_t stride, T factor) {
-  for_target_rows<T>(target, index, dim, [&](T* to, std::size_t n) {
-    add_row(to, target.dim_stride, dim, rows + static_cast<std::int64_t>(n) * stride, factor);
-  });
-}
-
-}  // namespace
-
 template <class T>
 GatheredGradients<T>::GatheredGradients(const GatheredCall<T>& call, WantedGradients wanted,
                                         std::byte* workspace)
@@ -76,6 +41,8 @@ void GatheredGradients<T>::carve(base::Carver& carver) {
     run.numbers = carver.take<std::int32_t>(call_.columns * call_.run_keys);
   }
   for (Panel& panel : panels_) tile_.carve(carver, panel);
+  factors_ = carver.take<T>(call_.run_keys);
+  along_ = carver.take<T>(call_.run_keys);
 }
 
 template <class T>
@@ -105,6 +72,8 @@ void GatheredGradients<T>::end() {
 
 template <class T>
 void GatheredGradients<T>::load_queries(const GatheredGroup& group) {
+  fetch_numbers(static_cast<const T*>(head_->lse.data), head_->lse.row_stride, group.queries);
+  fetch_numbers(head_->delta, 1, group.queries);
   const std::span<const GatheredQueries> panels = tiles_.split(group);
   used_panels_ = static_cast<std::int64_t>(panels.size());
   for (std::int64_t p = 0; p < used_panels_; ++p) {
@@ -182,46 +151,43 @@ void GatheredGradients<T>::add_dquery(const Panel& panel) {
 template <class T>
 void GatheredGradients<T>::unload(Run& run) {
   if (run.used && run.met) {
+    const auto add = [&](const RowTarget& target, std::int64_t dim, const T* rows,
+                         std::int64_t stride) {
+      call_.kernel->add_rows(indexed(target, run.index),
+                             static_cast<std::int64_t>(run.index.size()), dim, rows, stride,
+                             factors_);
+    };
     if (head_->dvalue.data != nullptr) {
-      add_rows(head_->dvalue, run.index, call_.head_dim_v, run.dvalue, tile_.stride_v(), T{1});
+      std::fill_n(factors_, run.index.size(), T{1});
+      add(head_->dvalue, call_.head_dim_v, run.dvalue, tile_.stride_v());
     }
     if (head_->dkey.data != nullptr) {
-      add_rows(head_->dkey, run.index, call_.head_dim, run.dkey, tile_.stride(),
-               static_cast<T>(call_.scale));
+      std::fill_n(factors_, run.index.size(), static_cast<T>(call_.scale));
+      add(head_->dkey, call_.head_dim, run.dkey, tile_.stride());
     } else if (head_->key_factors != nullptr && head_->dquery.data != nullptr) {
-      add_shared_keys(run);
+      take_factors(run);
+      add(head_->dquery, call_.head_dim, run.dkey, tile_.stride());
     }
   }
   run.used = run.met = false;
 }
 
-// A key is f row: drow = f dkey - f^3 (row . dkey) row, the second part where f depends on the row.
+// A key is f row: drow = f (dkey - f^2 (row . dkey) row), the second part where f depends on the
+// row. What nobody saw adds nothing, whatever the row holds.
 template <class T>
-void GatheredGradients<T>::add_shared_keys(const Run& run) {
+void GatheredGradients<T>::take_factors(const Run& run) {
   const std::int64_t dim = call_.head_dim;
-  const auto scale = static_cast<T>(call_.scale);
-  const RowSource& key = head_->key;
-  const RowTarget& dquery = head_->dquery;
-  base::visit_floating(key.dtype, [&](auto tag) {
-    const auto* rows = static_cast<const decltype(tag)*>(key.data);
-    for_target_rows<T>(dquery, run.index, dim, [&](T* to, std::size_t n) {
-      const std::int32_t at = run.index[n];
-      const auto* row = rows + at * key.row_stride;
-      T* dkey = run.dkey + static_cast<std::int64_t>(n) * tile_.stride();
-      // What nobody saw adds nothing, whatever the row holds.
-      const bool unseen = !run.finite && std::all_of(dkey, dkey + dim, [](T x) { return x == 0; });
-      const T factor = unseen ? T{0} : head_->key_factors[at];
-      if (!unseen && static_cast<double>(factor) < head_->constant_factor) {
-        const T dot = sum_of<16>(
-            dim, [&](std::int64_t d) { return static_cast<T>(base::to_float(row[d])) * dkey[d]; });
-        const T along = factor * factor * dot;
-        for (std::int64_t d = 0; d < dim; ++d) {
-          dkey[d] -= along * static_cast<T>(base::to_float(row[d]));
-        }
-      }
-      add_row(to, dquery.dim_stride, dim, dkey, scale * factor);
-    });
-  });
+  for (std::size_t n = 0; n < run.index.size(); ++n) {
+    const T* dkey = run.dkey + static_cast<std::int64_t>(n) * tile_.stride();
+    const bool unseen = !run.finite && std::all_of(dkey, dkey + dim, [](T x) { return x == 0; });
+    const T factor = unseen ? T{0} : head_->key_factors[run.index[n]];
+    const bool bends = static_cast<double>(factor) < head_->constant_factor;
+    factors_[n] = static_cast<T>(call_.scale) * factor;
+    along_[n] = bends ? factor * factor : T{0};
+  }
+  call_.kernel->take_along(indexed(head_->key, run.index),
+                           static_cast<std::int64_t>(run.index.size()), dim, along_, run.dkey,
+                           tile_.stride());
 }
 
 template class GatheredGradients<float>;

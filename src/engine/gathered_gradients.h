@@ -51,7 +51,8 @@ class GatheredGradients {
                    kernel::BackwardBlock<T>& b) const;
   void add_dquery(const Panel& panel);
   void unload(Run& run);
-  void add_shared_keys(const Run& run);
+  // What the gradients of normalised keys are multiplied by to be those of their rows.
+  void take_factors(const Run& run);
 
   const GatheredCall<T>& call_;
   const GatheredBackward<T>* head_ = nullptr;
@@ -60,6 +61,8 @@ class GatheredGradients {
   std::vector<Run> runs_;
   std::vector<Panel> panels_;
   std::int64_t used_panels_ = 0;
+  T* factors_ = nullptr;  // [run_keys]
+  T* along_ = nullptr;    // likewise
 };
 
 }  // namespace longspan::engine

@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <array>
 
-#include "base/visit_dtype.h"
-
 namespace longspan::engine {
 namespace {
 
@@ -33,6 +31,7 @@ template <class T>
 void GatheredTiles<T>::carve(base::Carver& carver) {
   const std::int64_t width = call_.width(), keys = call_.run_keys;
   normalized_ = carver.take<std::byte>(keys * call_.head_dim * call_.kernel->format.value_bytes());
+  factors_ = carver.take<T>(keys);
   words_ = carver.take<std::uint64_t>(keys);
   if (call_.alibi_slopes.data != nullptr) {
     query_positions_ = carver.take<T>(width);
@@ -108,29 +107,11 @@ RowSource GatheredTiles<T>::key_rows(std::span<const std::int32_t> index, std::b
   const RowSource& key = head_->key;
   if (head_->key_factors == nullptr) return indexed(key, index);
   if (into == nullptr) into = normalized_;
-  const std::int64_t dim = call_.head_dim;
-  const auto normalize = [&](auto from, auto to) {
-    const auto* rows = static_cast<const decltype(from)*>(key.data);
-    auto* out = reinterpret_cast<decltype(to)*>(into);
-    const kernel::RowsAhead ahead = rows_ahead(key, index, dim);
-    for (std::size_t n = 0; n < index.size(); ++n, out += dim) {
-      kernel::fetch_row(ahead, static_cast<std::int64_t>(n) + kernel::kFetchDistance);
-      const auto* row = rows + index[n] * key.row_stride;
-      const T factor = head_->key_factors[index[n]];
-      for (std::int64_t d = 0; d < dim; ++d) {
-        out[d] = base::from_float<decltype(to)>(static_cast<T>(base::to_float(row[d])) * factor);
-      }
-    }
-  };
+  for (std::size_t n = 0; n < index.size(); ++n) factors_[n] = head_->key_factors[index[n]];
   const DType format = call_.kernel->format.dtype;
-  base::visit_floating(key.dtype, [&](auto from) {
-    if (format == DType::kBFloat16) {
-      normalize(from, base::BFloat16{});
-    } else {
-      normalize(from, T{});
-    }
-  });
-  return {into, format, dim, 1};
+  call_.kernel->scale_rows(indexed(key, index), {into, format, call_.head_dim, 1},
+                           static_cast<std::int64_t>(index.size()), call_.head_dim, factors_);
+  return {into, format, call_.head_dim, 1};
 }
 
 template <class T>

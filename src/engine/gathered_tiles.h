@@ -85,6 +85,7 @@ class GatheredTiles {
   Lanes band_;
   Lanes own_;
   std::byte* normalized_ = nullptr;  // keys
+  T* factors_ = nullptr;             // [run_keys], theirs
   std::uint64_t* words_ = nullptr;   // [run_keys]
   T* query_positions_ = nullptr;     // [width], with ALiBi
   T* key_positions_ = nullptr;       // [run_keys]

@@ -87,6 +87,9 @@ void GatheredWorker<T>::run(const GatheredGroup& group) {
 
 template <class T>
 void GatheredWorker<T>::load_queries(const GatheredGroup& group) {
+  if (head_->bounds != nullptr) fetch_numbers(head_->bounds, 1, group.queries);
+  fetch_numbers(head_->rows.reference, 1, group.queries);
+  fetch_numbers(head_->rows.sum, 1, group.queries);
   const std::span<const GatheredQueries> panels = tiles_.split(group);
   used_panels_ = static_cast<std::int64_t>(panels.size());
   for (std::int64_t p = 0; p < used_panels_; ++p) {

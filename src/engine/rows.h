@@ -50,6 +50,15 @@ inline kernel::RowsAhead rows_ahead(const RowSource& source, std::span<const std
   return rows;
 }
 
+// Fetches one number of T of each row of a list: numbers of gathered rows lie apart, too.
+template <class T>
+[[gnu::always_inline]] inline void fetch_numbers(const T* numbers, std::int64_t stride,
+                                                 std::span<const std::int32_t> index) noexcept {
+  for (const std::int32_t n : index) {
+    kernel::fetch_lines<kernel::Cache::kFirst>(numbers + n * stride, sizeof(T));
+  }
+}
+
 // The rows of a list of indices.
 template <class Rows>
 Rows indexed(Rows rows, std::span<const std::int32_t> index) noexcept {

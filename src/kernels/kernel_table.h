@@ -159,6 +159,17 @@ struct KernelTable {
   // Row first + n of the target = rows[n][dim] * factor, rounded once.
   void (*store_rows)(const base::RowTarget& target, std::int64_t first, std::int64_t count,
                      std::int64_t dim, const T* rows, std::int64_t stride, T factor) = nullptr;
+  // The next three take components that stand side by side. Row n of the target, of T or of numbers
+  // of the format, = row n of the source * factors[n], rounded once.
+  void (*scale_rows)(const base::RowSource& source, const base::RowTarget& target,
+                     std::int64_t count, std::int64_t dim, const T* factors) = nullptr;
+  // rows[n] loses shares[n] (row . rows[n]) row, with row n of the source; where the share is 0
+  // nothing, whatever stands there.
+  void (*take_along)(const base::RowSource& source, std::int64_t count, std::int64_t dim,
+                     const T* shares, T* rows, std::int64_t stride) = nullptr;
+  // Row n of the target, of T, gets rows[n] * factors[n] added.
+  void (*add_rows)(const base::RowTarget& target, std::int64_t count, std::int64_t dim,
+                   const T* rows, std::int64_t stride, const T* factors) = nullptr;
   // forward_block[v - 1] for panels of v vectors. Returns true when it took the slow path.
   bool (*forward_block[kMaxVectors])(const ForwardBlock<T>& block) = {};
   // Likewise; false when no pair of the tile is visible, and then nothing was written.

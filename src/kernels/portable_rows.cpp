@@ -12,6 +12,7 @@
 #include <hwy/foreach_target.h>  // must come before highway.h
 // clang-format off
 #include <hwy/highway.h>
+#include "kernels/gathered_rows-inl.h"
 #include "kernels/rows-inl.h"
 // clang-format on
 
@@ -20,7 +21,7 @@ namespace longspan::kernel::HWY_NAMESPACE {
 namespace {
 
 template <class T>
-void add_rows(KernelTable<T>& table) {
+void use_rows(KernelTable<T>& table) {
   table.pack_query = load_panel<T>;
   table.pack_keys = load_keys<T>;
   table.pack_values = load_values<T>;
@@ -30,11 +31,14 @@ void add_rows(KernelTable<T>& table) {
   table.pack_padded = load_padded<T>;
   table.add_panel = add_panel<T>;
   table.store_rows = store_rows<T>;
+  table.scale_rows = scale_rows<T>;
+  table.take_along = take_along<T>;
+  table.add_rows = add_rows<T>;
 }
 
-void add_rows_to_tables(PortableKernel& kernel) {
-  add_rows(kernel.float32);
-  add_rows(kernel.float64);
+void use_rows_in_tables(PortableKernel& kernel) {
+  use_rows(kernel.float32);
+  use_rows(kernel.float64);
 }
 
 }  // namespace
@@ -44,10 +48,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace longspan::kernel {
 namespace {
-HWY_EXPORT(add_rows_to_tables);
+HWY_EXPORT(use_rows_in_tables);
 }
 
-void fill_rows(PortableKernel& kernel) { HWY_DYNAMIC_DISPATCH(add_rows_to_tables)(kernel); }
+void fill_rows(PortableKernel& kernel) { HWY_DYNAMIC_DISPATCH(use_rows_in_tables)(kernel); }
 
 }  // namespace longspan::kernel
 #endif  // HWY_ONCE

@@ -66,12 +66,14 @@ struct SourceRows {
 template <class T, class E>
 struct TargetRows {
   Places<E> places;
+  std::int64_t bytes;  // of a row
   HWY_INLINE void store(hn::Vec<hn::ScalableTag<T>> v, std::int64_t r, std::int64_t c) const {
     Elements<T, E>::store(v, places[r] + c);
   }
   HWY_INLINE void set(T x, std::int64_t r, std::int64_t c) const {
     places[r][c] = base::from_float<E>(x);
   }
+  HWY_INLINE void ahead(std::int64_t r) const { fetch_lines<Cache::kFirst>(places[r], bytes); }
 };
 
 // A panel [row][lane] whose lanes are multiplied by factors.
@@ -165,16 +167,25 @@ HWY_INLINE void widen(const SourceRows<T, E>& from, std::int64_t n, std::int64_t
 
 inline constexpr std::int64_t kAhead = 8;  // rows
 
+// body(n) for n < count; row n of `rows` has been fetched by then.
+template <class Rows, class Body>
+HWY_INLINE void for_fetched(const Rows& rows, std::int64_t count, const Body& body) {
+  for (std::int64_t n = 0; n < std::min(kAhead, count); ++n) rows.ahead(n);
+  for (std::int64_t n = 0; n < count; ++n) {
+    if (n + kAhead < count) rows.ahead(n + kAhead);
+    body(n);
+  }
+}
+
 template <class T>
 void load_padded(const base::RowSource& source, std::int64_t first, std::int64_t count,
                  std::int64_t dim, std::int64_t rows, std::int64_t stride, void* padded) {
   T* out = static_cast<T*>(padded);
   visit_rows<T>(source, first, dim, [&]<class E>(const SourceRows<T, E>& from) HWY_ATTR {
-    for (std::int64_t n = 0; n < count; ++n) {
-      if (n + kAhead < count && source.dim_stride == 1) from.ahead(n + kAhead);
+    for_fetched(from, count, [&](std::int64_t n) HWY_ATTR {
       widen(from, n, 0, dim, source.dim_stride, out + n * stride);
       std::fill(out + n * stride + dim, out + (n + 1) * stride, T{0});
-    }
+    });
   });
   std::fill(out + count * stride, out + rows * stride, T{0});
 }
@@ -273,7 +284,7 @@ void write_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
   const ScaledPanel<T> from{panel, width, factors};
   base::visit_floating(target.dtype, [&](auto tag) HWY_ATTR {
     using E = decltype(tag);
-    const TargetRows<T, E> to{{target, first}};
+    const TargetRows<T, E> to{{target, first}, dim * std::int64_t{sizeof(E)}};
     if constexpr (Elements<T, E>::kVectors) {
       if (target.dim_stride == 1) return transpose_between<T>(from, dim, count, to);
     }
@@ -306,11 +317,8 @@ void store_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   base::visit_floating(target.dtype, [&](auto tag) HWY_ATTR {
     using E = decltype(tag);
-    const TargetRows<T, E> to{{target, first}};
-    for (std::int64_t n = 0; n < count; ++n) {
-      if (n + kAhead < count && target.dim_stride == 1) {
-        fetch_lines<Cache::kFirst>(to.places[n + kAhead], dim * std::int64_t{sizeof(E)});
-      }
+    const TargetRows<T, E> to{{target, first}, dim * std::int64_t{sizeof(E)}};
+    for_fetched(to, count, [&](std::int64_t n) HWY_ATTR {
       const T* row = rows + n * stride;
       std::int64_t c = 0;
       if constexpr (Elements<T, E>::kVectors) {
@@ -321,7 +329,7 @@ void store_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
         }
       }
       for (; c < dim; ++c) to.set(row[c] * factor, n, c * target.dim_stride);
-    }
+    });
   });
 }
 

@@ -23,27 +23,22 @@ HWY_BEFORE_NAMESPACE();
 namespace longspan::kernel::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// vector(c) for whole vectors of components, where there are such, number(c) for those that are
-// left.
-template <class T, bool kVectors, class Vector, class Number>
-HWY_INLINE void for_components(std::int64_t dim, const Vector& vector, const Number& number) {
-  constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(hn::ScalableTag<T>()));
-  std::int64_t c = 0;
-  if constexpr (kVectors) {
-    for (; c + kLanes <= dim; c += kLanes) vector(c);
-  }
-  for (; c < dim; ++c) number(c);
-}
+template <class T>
+inline constexpr auto kLanesOfRows = static_cast<std::int64_t>(hn::MaxLanes(hn::ScalableTag<T>()));
 
 template <class T, class E, class To>
 HWY_INLINE void scale_rows_to(const SourceRows<T, E>& from, const TargetRows<T, To>& to,
                               std::int64_t count, std::int64_t dim, const T* factors) {
   for_fetched(from, count, [&](std::int64_t n) HWY_ATTR {
     const auto row = from.row(n);
-    const auto factor = hn::Set(hn::ScalableTag<T>(), factors[n]);
-    for_components<T, Elements<T, E>::kVectors && Elements<T, To>::kVectors>(
-        dim, [&](auto c) HWY_ATTR { to.store(hn::Mul(row.load(c), factor), n, c); },
-        [&](std::int64_t c) HWY_ATTR { to.set(row.number(c) * factors[n], n, c); });
+    std::int64_t c = 0;
+    if constexpr (Elements<T, E>::kVectors && Elements<T, To>::kVectors) {
+      const auto factor = hn::Set(hn::ScalableTag<T>(), factors[n]);
+      for (; c + kLanesOfRows<T> <= dim; c += kLanesOfRows<T>) {
+        to.store(hn::Mul(row.load(c), factor), n, c);
+      }
+    }
+    for (; c < dim; ++c) to.set(row.number(c) * factors[n], n, c);
   });
 }
 
@@ -64,31 +59,42 @@ void scale_rows(const base::RowSource& source, const base::RowTarget& target, st
 template <class T, class E>
 HWY_INLINE T dot(const typename SourceRows<T, E>::Row& row, const T* other, std::int64_t dim) {
   const hn::ScalableTag<T> d;
-  auto sum = hn::Zero(d);
-  T rest = 0;
-  for_components<T, Elements<T, E>::kVectors>(
-      dim, [&](auto c) HWY_ATTR { sum = hn::MulAdd(row.load(c), hn::LoadU(d, other + c), sum); },
-      [&](std::int64_t c) HWY_ATTR { rest += row.number(c) * other[c]; });
-  return hn::GetLane(hn::SumOfLanes(d, sum)) + rest;
+  T sum = 0;
+  std::int64_t c = 0;
+  if constexpr (Elements<T, E>::kVectors) {
+    auto sums = hn::Zero(d);
+    for (; c + kLanesOfRows<T> <= dim; c += kLanesOfRows<T>) {
+      sums = hn::MulAdd(row.load(c), hn::LoadU(d, other + c), sums);
+    }
+    sum = hn::GetLane(hn::SumOfLanes(d, sums));
+  }
+  for (; c < dim; ++c) sum += row.number(c) * other[c];
+  return sum;
+}
+
+// into -= share * row
+template <class T, class E>
+HWY_INLINE void subtract(const typename SourceRows<T, E>::Row& row, T share, std::int64_t dim,
+                         T* into) {
+  const hn::ScalableTag<T> d;
+  std::int64_t c = 0;
+  if constexpr (Elements<T, E>::kVectors) {
+    for (; c + kLanesOfRows<T> <= dim; c += kLanesOfRows<T>) {
+      hn::StoreU(hn::NegMulAdd(hn::Set(d, share), row.load(c), hn::LoadU(d, into + c)), d,
+                 into + c);
+    }
+  }
+  for (; c < dim; ++c) into[c] -= share * row.number(c);
 }
 
 template <class T>
 void take_along(const base::RowSource& source, std::int64_t count, std::int64_t dim,
                 const T* shares, T* rows, std::int64_t stride) {
-  const hn::ScalableTag<T> d;
   visit_rows<T>(source, 0, dim, [&]<class E>(const SourceRows<T, E>& from) HWY_ATTR {
     for_fetched(from, count, [&](std::int64_t n) HWY_ATTR {
       if (shares[n] == 0) return;
-      const auto row = from.row(n);
       T* into = rows + n * stride;
-      const T share = shares[n] * dot<T, E>(row, into, dim);
-      for_components<T, Elements<T, E>::kVectors>(
-          dim,
-          [&](auto c) HWY_ATTR {
-            hn::StoreU(hn::NegMulAdd(hn::Set(d, share), row.load(c), hn::LoadU(d, into + c)), d,
-                       into + c);
-          },
-          [&](std::int64_t c) HWY_ATTR { into[c] -= share * row.number(c); });
+      subtract<T, E>(from.row(n), shares[n] * dot<T, E>(from.row(n), into, dim), dim, into);
     });
   });
 }
@@ -101,14 +107,12 @@ void add_rows(const base::RowTarget& target, std::int64_t count, std::int64_t di
   for_fetched(to, count, [&](std::int64_t n) HWY_ATTR {
     const T* row = rows + n * stride;
     T* into = to.places[n];
-    for_components<T, true>(
-        dim,
-        [&](auto c) HWY_ATTR {
-          hn::StoreU(
-              hn::MulAdd(hn::LoadU(d, row + c), hn::Set(d, factors[n]), hn::LoadU(d, into + c)), d,
-              into + c);
-        },
-        [&](std::int64_t c) HWY_ATTR { into[c] += row[c] * factors[n]; });
+    std::int64_t c = 0;
+    for (; c + kLanesOfRows<T> <= dim; c += kLanesOfRows<T>) {
+      hn::StoreU(hn::MulAdd(hn::LoadU(d, row + c), hn::Set(d, factors[n]), hn::LoadU(d, into + c)),
+                 d, into + c);
+    }
+    for (; c < dim; ++c) into[c] += row[c] * factors[n];
   });
 }
 

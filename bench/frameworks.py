@@ -5,8 +5,9 @@
 
 usage: PYTHONPATH=build/release/python build/frameworks/bin/python bench/frameworks.py [--rounds 5] [--long] [--only overhead]
 
-Forward, and forward with backward; answers are compared first; short calls take 16 times the rounds. The second column says what the operator costs beside the
-call; the third what PyTorch takes. The last table is of calls that compute next to nothing, in turn, microseconds.
+Forward, and forward with backward; answers are compared first; short calls take 16 times the rounds. The second column says
+what the operator costs beside the call; the third what PyTorch takes. The last table is of calls that compute next to
+nothing, in turn, microseconds.
 """
 import argparse
 import statistics

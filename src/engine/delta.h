@@ -24,8 +24,9 @@ inline double component(const RowSource& rows, std::int64_t n, std::int64_t d) n
 }
 
 // sum_d term(d), in some sums that do not wait for each other.
-template <std::int64_t kSums = 4, class Term>
+template <class Term>
 auto sum_of(std::int64_t dim, const Term& term) noexcept {
+  constexpr std::int64_t kSums = 4;
   decltype(term(dim)) sums[kSums] = {};
   std::int64_t d = 0;
   for (; d + kSums <= dim; d += kSums) {

@@ -165,7 +165,7 @@ void GatheredGradients<T>::unload(Run& run) {
       std::fill_n(factors_, run.index.size(), static_cast<T>(call_.scale));
       add(head_->dkey, call_.head_dim, run.dkey, tile_.stride());
     } else if (head_->key_factors != nullptr && head_->dquery.data != nullptr) {
-      take_factors(run);
+      undo_normalization(run);
       add(head_->dquery, call_.head_dim, run.dkey, tile_.stride());
     }
   }
@@ -175,7 +175,7 @@ void GatheredGradients<T>::unload(Run& run) {
 // A key is f row: drow = f (dkey - f^2 (row . dkey) row), the second part where f depends on the
 // row. What nobody saw adds nothing, whatever the row holds.
 template <class T>
-void GatheredGradients<T>::take_factors(const Run& run) {
+void GatheredGradients<T>::undo_normalization(const Run& run) {
   const std::int64_t dim = call_.head_dim;
   for (std::size_t n = 0; n < run.index.size(); ++n) {
     const T* dkey = run.dkey + static_cast<std::int64_t>(n) * tile_.stride();

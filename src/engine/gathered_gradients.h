@@ -51,8 +51,9 @@ class GatheredGradients {
                    kernel::BackwardBlock<T>& b) const;
   void add_dquery(const Panel& panel);
   void unload(Run& run);
-  // What the gradients of normalised keys are multiplied by to be those of their rows.
-  void take_factors(const Run& run);
+  // The gradients of a run's keys, which are normalised rows, become those of the rows but for
+  // factors_.
+  void undo_normalization(const Run& run);
 
   const GatheredCall<T>& call_;
   const GatheredBackward<T>* head_ = nullptr;

@@ -47,10 +47,9 @@ void scale_rows(const base::RowSource& source, const base::RowTarget& target, st
                 std::int64_t dim, const T* factors) {
   visit_rows<T>(source, 0, dim, [&]<class E>(const SourceRows<T, E>& from) HWY_ATTR {
     if (target.dtype == DType::kBFloat16) {
-      scale_rows_to(from, TargetRows<T, base::BFloat16>{{target, 0}, 2 * dim}, count, dim, factors);
+      scale_rows_to(from, TargetRows<T, base::BFloat16>(target, 0, dim), count, dim, factors);
     } else {
-      scale_rows_to(from, TargetRows<T, T>{{target, 0}, dim * std::int64_t{sizeof(T)}}, count, dim,
-                    factors);
+      scale_rows_to(from, TargetRows<T, T>(target, 0, dim), count, dim, factors);
     }
   });
 }
@@ -103,7 +102,7 @@ template <class T>
 void add_rows(const base::RowTarget& target, std::int64_t count, std::int64_t dim, const T* rows,
               std::int64_t stride, const T* factors) {
   const hn::ScalableTag<T> d;
-  const TargetRows<T, T> to{{target, 0}, dim * std::int64_t{sizeof(T)}};
+  const TargetRows<T, T> to(target, 0, dim);
   for_fetched(to, count, [&](std::int64_t n) HWY_ATTR {
     const T* row = rows + n * stride;
     T* into = to.places[n];

@@ -166,8 +166,7 @@ struct PairPacking {
     const WordRows from{{source, first}, source.dim_stride, dim};
     const std::int64_t stride = words(dim);
     auto* out = static_cast<std::uint32_t*>(rows);
-    for (std::int64_t n = 0; n < count; ++n, out += stride) {
-      if (source.dim_stride == 1 && n + kAhead < count) from.ahead(n + kAhead);
+    for_fetched(from, count, [&](std::int64_t n) HWY_ATTR {
       std::int64_t c = 0;
       if (source.dim_stride == 1) {
         std::memcpy(out, from.places[n], static_cast<std::size_t>(dim / 2 * 4));
@@ -175,7 +174,8 @@ struct PairPacking {
       }
       for (; 2 * c < dim; ++c) out[c] = from.row(n).number(c);
       std::fill(out + c, out + stride, 0u);
-    }
+      out += stride;
+    });
     std::fill(out, out + (kFormat.rows(count) - count) * stride, 0u);
     return {rows, stride, 0};
   }
@@ -208,18 +208,18 @@ struct PairPacking {
 
   static void padded(const base::RowSource& source, std::int64_t first, std::int64_t count,
                      std::int64_t dim, std::int64_t rows, std::int64_t stride, void* out) {
-    const Places<const base::BFloat16> places(source, first);
+    const WordRows from{{source, first}, source.dim_stride, dim};
     auto* to = static_cast<base::BFloat16*>(out);
-    for (std::int64_t n = 0; n < count; ++n, to += stride) {
-      const base::BFloat16* from = places[n];
+    for_fetched(from, count, [&](std::int64_t n) HWY_ATTR {
+      const base::BFloat16* row = from.places[n];
       if (source.dim_stride == 1) {
-        if (n + kAhead < count) fetch_lines<Cache::kFirst>(places[n + kAhead], 2 * dim);
-        std::memcpy(to, from, static_cast<std::size_t>(dim) * sizeof(*to));
+        std::memcpy(to, row, static_cast<std::size_t>(dim) * sizeof(*to));
       } else {
-        for (std::int64_t c = 0; c < dim; ++c) to[c] = from[c * source.dim_stride];
+        for (std::int64_t c = 0; c < dim; ++c) to[c] = row[c * source.dim_stride];
       }
       std::fill(to + dim, to + stride, base::BFloat16{});
-    }
+      to += stride;
+    });
     std::fill(to, to + (rows - count) * stride, base::BFloat16{});
   }
 

@@ -67,6 +67,9 @@ template <class T, class E>
 struct TargetRows {
   Places<E> places;
   std::int64_t bytes;  // of a row
+
+  HWY_INLINE TargetRows(const base::RowTarget& target, std::int64_t first, std::int64_t dim)
+      : places(target, first), bytes(dim * std::int64_t{sizeof(E)}) {}
   HWY_INLINE void store(hn::Vec<hn::ScalableTag<T>> v, std::int64_t r, std::int64_t c) const {
     Elements<T, E>::store(v, places[r] + c);
   }
@@ -284,7 +287,7 @@ void write_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
   const ScaledPanel<T> from{panel, width, factors};
   base::visit_floating(target.dtype, [&](auto tag) HWY_ATTR {
     using E = decltype(tag);
-    const TargetRows<T, E> to{{target, first}, dim * std::int64_t{sizeof(E)}};
+    const TargetRows<T, E> to(target, first, dim);
     if constexpr (Elements<T, E>::kVectors) {
       if (target.dim_stride == 1) return transpose_between<T>(from, dim, count, to);
     }
@@ -317,7 +320,7 @@ void store_rows(const base::RowTarget& target, std::int64_t first, std::int64_t 
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   base::visit_floating(target.dtype, [&](auto tag) HWY_ATTR {
     using E = decltype(tag);
-    const TargetRows<T, E> to{{target, first}, dim * std::int64_t{sizeof(E)}};
+    const TargetRows<T, E> to(target, first, dim);
     for_fetched(to, count, [&](std::int64_t n) HWY_ATTR {
       const T* row = rows + n * stride;
       std::int64_t c = 0;

@@ -97,12 +97,14 @@ void BackwardWorker<T>::load_keys(const BackwardTask<T>& task) {
   }
 }
 
-// A panel is loaded before its first tile and added to the gradients after its last. What the next
-// panel reads and this one adds to is fetched during the tile before: rows may be pages apart, and
-// waiting for memory was a tenth of the time; fetched earlier, they do not stay in the cache.
+// Panels are loaded in their order, each before its first tile at the latest, and added to the
+// gradients after the last block. What the next panel reads and this one adds to is fetched during
+// the tile before: rows may be pages apart, and waiting for memory was a tenth of the time; fetched
+// earlier, they do not stay in the cache.
 template <class T>
 void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHead<T>& head,
                                    std::int64_t place, std::int64_t turn) {
+  std::int64_t loaded = 0;
   for (std::int64_t k = 0; k < used_blocks_; ++k) {
     base::check_stop(call_.stop, call_.function);
     const bool adds = k + 1 == used_blocks_ && (call_.wanted.query || call_.sums_bias_by_query());
@@ -110,17 +112,18 @@ void BackwardWorker<T>::run_panels(const BackwardTask<T>& task, const BackwardHe
     std::int64_t met = 0;
     for (std::int64_t p = 0; p < used_panels_; ++p) {
       Panel& panel = panels_[static_cast<std::size_t>(p)];
-      if (k == 0) load_panel(head, panel);
-      kernel::BackwardBlock<T> b;
-      if (k == 0 && p + 1 < used_panels_) {
-        const PanelQueries& next = panels_[static_cast<std::size_t>(p + 1)].queries;
-        b.ahead[0] = rows_ahead(head.query, next.range(), call_.head_dim);
-        b.ahead[1] = rows_ahead(head.doutput, next.range(), call_.head_dim_v);
-      }
-      if (adds && call_.wanted.query) {
-        b.ahead[2] = rows_ahead(as_source(head.dquery_sum), panel.queries.range(), call_.head_dim);
-      }
       if (!mask::intersect(panel.keys, block.keys).empty()) {
+        while (loaded <= p) load_panel(head, panels_[static_cast<std::size_t>(loaded++)]);
+        kernel::BackwardBlock<T> b;
+        if (loaded < used_panels_) {
+          const PanelQueries& next = panels_[static_cast<std::size_t>(loaded)].queries;
+          b.ahead[0] = rows_ahead(head.query, next.range(), call_.head_dim);
+          b.ahead[1] = rows_ahead(head.doutput, next.range(), call_.head_dim_v);
+        }
+        if (adds && call_.wanted.query) {
+          b.ahead[2] =
+              rows_ahead(as_source(head.dquery_sum), panel.queries.range(), call_.head_dim);
+        }
         run_tile(task, panel, block, b);
         ++met;
       }

@@ -35,7 +35,7 @@ void GatheredTiles<T>::carve(base::Carver& carver) {
   words_ = carver.take<std::uint64_t>(keys);
   if (call_.alibi_slopes.data != nullptr) {
     query_positions_ = carver.take<T>(width);
-    key_positions_ = carver.take<T>(keys);
+    key_positions_ = carver.take<T>(call_.kernel->format.rows(keys));
   }
   for (Lanes* lanes : {&band_, &own_}) {
     lanes->first = carver.take<std::int32_t>(padded_lanes(call_.group_queries));
@@ -174,6 +174,9 @@ void GatheredTiles<T>::load_positions(std::span<const std::int32_t> keys,
   for (std::size_t k = 0; k < keys.size(); ++k) {
     key_positions_[k] = static_cast<T>(mask.key_position(keys[k]) - origin);
   }
+  std::fill(key_positions_ + keys.size(),
+            key_positions_ + call_.kernel->format.rows(static_cast<std::int64_t>(keys.size())),
+            T{0});
   std::fill_n(query_positions_, panel.width, T{0});
   for (std::size_t lane = 0; lane < panel.queries.size(); ++lane) {
     query_positions_[lane] =

@@ -49,16 +49,14 @@ class ListRows {
     base::visit_floating(dtype_, [&](auto tag) {
       using E = decltype(tag);
       auto* to = reinterpret_cast<E*>(data_ + n * list_bytes());
-      const kernel::RowsAhead ahead = rows_ahead(tensor, rows, dim_);
-      for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-        kernel::fetch_row(ahead, row - rows.begin + kernel::kFetchDistance);
+      for_fetched(rows, {tensor}, dim_, [&](std::int64_t row) {
         const E* from = static_cast<const E*>(tensor.data) + row * tensor.row_stride;
         if (tensor.dim_stride == 1) {
           std::copy_n(from, dim_, to + row * dim_);
         } else {
           for (std::int64_t d = 0; d < dim_; ++d) to[row * dim_ + d] = from[d * tensor.dim_stride];
         }
-      }
+      });
     });
   }
 

@@ -50,6 +50,19 @@ inline kernel::RowsAhead rows_ahead(const RowSource& source, std::span<const std
   return rows;
 }
 
+// body(n) for row n of a range; rows n of the sources have been fetched by then.
+template <std::size_t kSources, class Body>
+void for_fetched(mask::Range rows, const RowSource (&sources)[kSources], std::int64_t dim,
+                 const Body& body) {
+  constexpr std::int64_t kDistance = 16;
+  kernel::RowsAhead ahead[kSources];
+  for (std::size_t s = 0; s < kSources; ++s) ahead[s] = rows_ahead(sources[s], rows, dim);
+  for (std::int64_t r = -kDistance; r < rows.size(); ++r) {
+    for (const kernel::RowsAhead& source : ahead) kernel::fetch_row(source, r + kDistance);
+    if (r >= 0) body(rows.begin + r);
+  }
+}
+
 // Fetches one number of T of each row of a list: numbers of gathered rows lie apart, too.
 template <class T>
 [[gnu::always_inline]] inline void fetch_numbers(const T* numbers, std::int64_t stride,

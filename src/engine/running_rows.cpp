@@ -201,11 +201,8 @@ void merge_rows(const GatheredCall<T>& call, const GatheredForward<T>& head,
 template <class T>
 void finish_rows(const GatheredCall<T>& call, const GatheredForward<T>& head, mask::Range queries) {
   const RowFinisher<T> finisher(call, head);
-  const kernel::RowsAhead ahead = rows_ahead(as_source(head.rows.output), queries, call.head_dim_v);
-  for (std::int64_t n = queries.begin; n < queries.end; ++n) {
-    kernel::fetch_row(ahead, n - queries.begin + kernel::kFetchDistance);
-    finisher.write(n);
-  }
+  for_fetched(queries, {as_source(head.rows.output)}, call.head_dim_v,
+              [&](std::int64_t n) { finisher.write(n); });
 }
 
 template void merge_rows(const GatheredCall<float>&, const GatheredForward<float>&,

@@ -42,6 +42,7 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
                             kept_);
   }
   if (!call_.has_terms()) return true;
+  const std::int64_t rows = call_.kernel->format.rows(keys.size());
   terms_.softcap = static_cast<T>(call_.softcap);
   if (call_.softcap > 0) terms_.softcap_inverse = static_cast<T>(1 / call_.softcap);
   if (call_.bias.data != nullptr) {
@@ -51,10 +52,12 @@ bool TileTerms<T>::load(std::int64_t batch, const PanelQueries& queries, mask::R
       visible_ = words_;
       hide_padding(queries.count, keys.size());
     }
+    std::fill(bias_ + keys.size() * width, bias_ + rows * width, T{0});
     terms_.bias = bias_;
   }
   if (call_.alibi_slopes.data != nullptr) {
     load_positions(*call_.mask, batch, queries, keys, width, query_positions_, key_positions_);
+    std::fill(key_positions_ + keys.size(), key_positions_ + rows, T{0});
     terms_.alibi_slope = static_cast<T>(call_.alibi_slopes.at(batch, queries.head));
     terms_.query_positions = query_positions_;
     terms_.key_positions = key_positions_;

@@ -15,7 +15,7 @@ namespace longspan::engine {
 template <class T>
 class TileTerms {
  public:
-  // `keys` and `width`: the largest tile.
+  // `keys` and `width`: the largest tile, with the padding of its keys.
   TileTerms(const AttentionCall<T>& call, std::int64_t keys, std::int64_t width)
       : call_(call), most_keys_(keys), most_width_(width) {}
   void carve(base::Carver& carver);

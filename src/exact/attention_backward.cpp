@@ -146,7 +146,7 @@ class ExactBackward {
     const engine::RowSource lse = tensors_.lse.source(batch, head);
     const engine::RowSource dlse = tensors_.dlse.source(batch, head);
     T* delta = delta_ + first_row(batch, head);
-    for (std::int64_t n = queries.begin; n < queries.end; ++n) {
+    engine::for_fetched(queries, {output, doutput}, checked_.head_dim_v, [&](std::int64_t n) {
       const double dot = engine::row_dot(output, doutput, n, checked_.head_dim_v);
       const double off = dlse.data == nullptr ? dot : dot - engine::number_at(dlse, n);
       delta[n] = static_cast<T>(off);
@@ -156,7 +156,7 @@ class ExactBackward {
         // dlse, and NaN where the row is.
         bias_->set_query(batch, head, n, empty ? T{0} : static_cast<T>(dot - off));
       }
-    }
+    });
   }
 
   void run_tasks(const base::Buffer& workspace, engine::Turns& turns) {

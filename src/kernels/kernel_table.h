@@ -31,7 +31,8 @@ struct PanelState {
   T* numerator = nullptr;  // [head_dim_v][width]
 };
 
-// What happens to a score between the dot product and the mask, when it is more than a scale.
+// What happens to a score between the dot product and the mask, when it is more than a scale. Tiles
+// read whole rows(keys) of the format: what stands past the keys is hidden afterwards.
 template <class T>
 struct ScoreTerms {
   T softcap = 0;                       // 0: off

@@ -12,9 +12,6 @@ namespace longspan::kernel {
 
 inline constexpr int kRowsAhead = 3;  // kinds of rows that a block can fetch
 
-// Rows that are read one after the other are fetched so many before they are.
-inline constexpr std::int64_t kFetchDistance = 16;
-
 struct RowsAhead {
   const char* data = nullptr;
   std::int64_t stride = 0;  // in bytes

@@ -172,11 +172,8 @@ class LshBackward {
     lsh_.for_parts(checked_.seqlen_q, threads_, [&](const List& list, mask::Range rows) {
       doutput_.load(list.place, tensors_.doutput.source(list.b, list.h), rows);
       const RowSource output = tensors_.output.source(list.b, list.h);
-      const kernel::RowsAhead ahead = engine::rows_ahead(output, rows, checked_.head_dim_v);
-      for (std::int64_t n = rows.begin; n < rows.end; ++n) {
-        kernel::fetch_row(ahead, n - rows.begin + kernel::kFetchDistance);
-        begin_row(list, n, output);
-      }
+      engine::for_fetched(rows, {output, doutput_rows(list)}, checked_.head_dim_v,
+                          [&](std::int64_t n) { begin_row(list, n, output); });
     });
   }
 

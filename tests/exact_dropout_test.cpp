@@ -56,6 +56,8 @@ reference::AttentionResult literal(const Inputs& inputs, reference::Precision pr
   const std::vector<double> weights = result.output;
   result.output.clear();
   result.magnitude.clear();
+  result.deviation.clear();  // these two are of other values
+  result.score_effect.clear();
   const std::vector<double> values = inputs.value.values();
   const std::int64_t queries = extent(inputs.query, 1), heads = extent(inputs.query, 2);
   const std::int64_t keys = extent(inputs.key, 1), heads_kv = extent(inputs.key, 2);

@@ -168,5 +168,70 @@ TEST(ReferenceGradients, TheNaiveProgramIsNear) {
   }
 }
 
+TEST(ReferenceRounding, ScoresCountByTheirTermsAndSlopes) {
+  Inputs inputs = normal_inputs(
+      {.seqlen_q = 2, .seqlen_k = 5, .heads = 1, .heads_kv = 1, .head_dim = 4, .head_dim_v = 3},
+      DType::kFloat64, 21);
+  Random random(22);
+  Tensor bias = inputs.keep(Tensor(DType::kFloat64, {2, 5}).fill_normal(random));
+  inputs.options.bias = bias.view();
+  inputs.options.scale = 0.5;
+  inputs.options.dropout = {0.4, 3};
+  const auto rows = [&] {
+    const reference::Attention attention(inputs.query, inputs.key, inputs.value, inputs.options);
+    return std::array{attention.row(0, 0, 0), attention.row(0, 0, 1)};
+  };
+  const auto truth = rows();
+  for (std::size_t i = 0; i < 2; ++i) {
+    double terms = 0;
+    std::vector<double> slopes(3), squares(3);
+    for (std::int64_t j = 0; j < 5; ++j) {
+      const auto row = static_cast<std::int64_t>(i);
+      const double added = bias.get({row, j});
+      double sum = std::fabs(added), score = added;
+      for (std::int64_t d = 0; d < 4; ++d) {
+        const double term = 0.5 * inputs.query.get({0, row, 0, d}) * inputs.key.get({0, j, 0, d});
+        sum += std::fabs(term);
+        score += term;
+      }
+      terms = std::max(terms, sum);
+      constexpr double kStep = 1e-5;
+      bias.set({row, j}, added + kStep);
+      const auto above = rows();
+      bias.set({row, j}, added - kStep);
+      const auto below = rows();
+      bias.set({row, j}, added);
+      const double factor = reference::keeps(inputs.options.dropout, 0, 0, row, j) ? 1 / 0.6 : 0.0;
+      for (std::size_t d = 0; d < 3; ++d) {
+        slopes[d] += std::fabs(above[i].output[d] - below[i].output[d]) / (2 * kStep);
+        const double value = inputs.value.get({0, j, 0, static_cast<std::int64_t>(d)});
+        squares[d] += std::pow(std::exp(score - truth[i].lse) * factor * value, 2);
+      }
+    }
+    EXPECT_NEAR(truth[i].score_terms, terms, 1e-12);
+    for (std::size_t d = 0; d < 3; ++d) {
+      EXPECT_NEAR(truth[i].score_effect[d], terms * slopes[d], 1e-8);
+      EXPECT_NEAR(truth[i].deviation[d], std::sqrt(squares[d]), 1e-12);
+    }
+  }
+}
+
+TEST(ReferenceRounding, ChanceIsBoundedByTheSumOfTheTerms) {
+  for (const std::string& name : derivative_case_names()) {
+    SCOPED_TRACE(name);
+    const DerivativeCase one = derivative_case(name);
+    const reference::AttentionGradients gradients = gradient_truth_of(one.inputs, one.derivatives);
+    for (const Variable& variable : variables_of(one)) {
+      const std::vector<double>& sum = gradients.magnitude.*variable.reference;
+      const std::vector<double>& root = gradients.deviation.*variable.reference;
+      ASSERT_EQ(root.size(), sum.size());
+      for (std::size_t n = 0; n < sum.size(); ++n) {
+        EXPECT_LE(root[n], sum[n] * (1 + 1e-12)) << n;
+        EXPECT_EQ(root[n] > 0, sum[n] > 0) << n;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace longspan::test

@@ -189,12 +189,23 @@ TEST(GradientComparison, ZeroInTruthIsMeasuredAgainstItsTerms) {
   Tensor actual(DType::kFloat32, {4});
   const std::vector<double> truth(4, 1e-17), terms(4, 2.0), none(4, 0.0);
   const auto naive = [&] { return truth; };
-  EXPECT_TRUE(gradient_matches(actual.fill(1e-6), truth, terms, tolerance, naive));
-  EXPECT_FALSE(gradient_matches(actual.fill(1e-4), truth, terms, tolerance, naive));
-  EXPECT_FALSE(gradient_matches(actual.fill(kNan), truth, terms, tolerance, naive));
-  EXPECT_FALSE(gradient_matches(actual.fill(1e-30), none, none, tolerance, [&] { return none; }))
-      << "no terms at all";
-  EXPECT_TRUE(gradient_matches(actual.fill(0), none, none, tolerance, [&] { return none; }));
+  EXPECT_TRUE(gradient_matches(actual.fill(1e-6), truth, terms, none, tolerance, naive));
+  EXPECT_FALSE(gradient_matches(actual.fill(1e-4), truth, terms, none, tolerance, naive));
+  EXPECT_FALSE(gradient_matches(actual.fill(kNan), truth, terms, none, tolerance, naive));
+  EXPECT_FALSE(gradient_matches(actual.fill(1e-30), none, none, none, tolerance, [&] {
+    return none;
+  })) << "no terms at all";
+  EXPECT_TRUE(gradient_matches(actual.fill(0), none, none, none, tolerance, [&] { return none; }));
+}
+
+TEST(GradientComparison, ErrorsOfTermsAddUpByChance) {
+  const GradientTolerance tolerance = gradient_tolerance_of(DType::kBFloat16, DType::kBFloat16);
+  Tensor actual(DType::kFloat32, {1});
+  const std::vector<double> truth{0.04}, terms{6.0}, chance{0.5};  // of some 150 terms
+  const auto naive = [&] { return truth; };
+  EXPECT_TRUE(gradient_matches(actual.fill(0.0415), truth, terms, chance, tolerance, naive));
+  EXPECT_FALSE(gradient_matches(actual.fill(0.0415), truth, terms, {0.1}, tolerance, naive));
+  EXPECT_FALSE(gradient_matches(actual.fill(0.043), truth, terms, chance, tolerance, naive));
 }
 
 TEST(Comparison, TruthOfZeroIsOnlyMetByZero) {
@@ -203,6 +214,36 @@ TEST(Comparison, TruthOfZeroIsOnlyMetByZero) {
   EXPECT_FALSE(within_rel_l2({0, 0, 1e-30, 0, 0, 0}, zeros, 1e-6));
   EXPECT_TRUE(within_absolute({0, 0, 1e-9, 0, 0, 0}, zeros, 1e-8));
   EXPECT_FALSE(within_absolute({0, 0, 1e-7, 0, 0, 0}, zeros, 1e-8));
+}
+
+TEST(Comparison, ScoresOfTensAreOffByTheirRounding) {
+  Inputs inputs = normal_inputs(
+      {.seqlen_q = 40, .seqlen_k = 50, .heads = 1, .heads_kv = 1, .head_dim = 64, .head_dim_v = 7},
+      DType::kFloat32, 12);
+  inputs.options.scale = 3;
+  const reference::AttentionResult truth = truth_of(inputs);
+  Output result = make_output(inputs, DType::kFloat32);
+  result.lse.fill_values(truth.lse);
+  const auto off_by = [&](double roundoffs) {
+    std::vector<double> values = truth.output;
+    for (std::size_t n = 0; n < values.size(); ++n) {
+      values[n] += roundoffs * 0x1p-24 * truth.score_effect[n];
+    }
+    result.output.fill_values(values);
+    return difference(values, truth.output).rel_l2;
+  };
+  EXPECT_GT(off_by(0.9), tolerance_of(DType::kFloat32).output_rel_l2);
+  EXPECT_TRUE(matches_reference(result, inputs));
+  off_by(3);
+  EXPECT_FALSE(matches_reference(result, inputs));
+  result.output.fill_values(truth.output);
+  result.lse.set(5, result.lse.get({0, 0, 5}) * (1 + 1e-5));
+  EXPECT_FALSE(matches_reference(result, inputs));
+
+  inputs.options.scale = 1e7;  // whatever the rounding, zeros do not pass
+  result.lse.fill_values(truth_of(inputs).lse);
+  result.output.fill(0);
+  EXPECT_FALSE(matches_reference(result, inputs));
 }
 
 TEST(Comparison, TruthThatRoundsToZeroIsOnlyMetByZero) {

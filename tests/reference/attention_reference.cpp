@@ -173,19 +173,25 @@ std::vector<Attention::Pair<Real>> Attention::pairs_of(std::int64_t batch, std::
     if (added == -kInf) continue;
     const double* key_elements = key_row(batch, head, key);
     Real dot = 0;
+    double dot_terms = 0;
     for (std::int64_t d = 0; d < dim_; ++d) {
       dot += static_cast<Real>(query_elements[d]) * static_cast<Real>(key_elements[d]);
+      dot_terms += std::fabs(query_elements[d] * key_elements[d]);
     }
-    Pair<Real> pair{key, scale * dot, scale, std::fabs(scale), 1};
+    Pair<Real> pair{key, scale * dot, scale, std::fabs(scale), std::fabs(scale) * dot_terms, 1};
     if (softcap > 0) {
       const Real bent = std::tanh(pair.score / softcap);
       pair.score = softcap * bent;
       pair.slope = scale * (1 - bent * bent);
       pair.slope_terms = std::fabs(scale) * (1 + bent * bent);
+      pair.score_terms = (1 - bent * bent) * pair.score_terms + std::fabs(pair.score);
     }
     pair.score += static_cast<Real>(added);
+    pair.score_terms += std::fabs(added);
     if (is_given(options_.alibi_slopes)) {
-      pair.score += static_cast<Real>(alibi(batch, head, query, key));
+      const double far = alibi(batch, head, query, key);
+      pair.score += static_cast<Real>(far);
+      pair.score_terms += std::fabs(far);
     }
     if (dropout.probability > 0) {
       const bool kept = keeps(dropout, batch, head, query, key);
@@ -206,7 +212,8 @@ template <class Real>
 RowSummary Attention::row_in(std::int64_t batch, std::int64_t head, std::int64_t query) const {
   const std::vector<Pair<Real>> pairs = pairs_of<Real>(batch, head, query);
   RowSummary summary;
-  summary.numerator = summary.output = summary.magnitude = std::vector<double>(dim_v_, 0.0);
+  summary.numerator = summary.output = std::vector<double>(dim_v_, 0.0);
+  summary.magnitude = summary.deviation = summary.score_effect = summary.output;
   summary.max = summary.lse = -kInf;
   if (pairs.empty() && !is_given(options_.sinks)) return summary;
 
@@ -232,6 +239,19 @@ RowSummary Attention::row_in(std::int64_t batch, std::int64_t head, std::int64_t
     summary.output[d] = numerator[d] / sum;
     summary.magnitude[d] /= sum;
   }
+  for (const Pair<Real>& pair : pairs) {
+    summary.score_terms = std::max(summary.score_terms, pair.score_terms);
+  }
+  for (const Pair<Real>& pair : pairs) {
+    const double weight = std::exp(pair.score - max) / sum;
+    const double* value_elements = value_row(batch, head, pair.key);
+    for (std::int64_t d = 0; d < dim_v_; ++d) {
+      const double value = pair.factor * value_elements[d];
+      summary.deviation[d] = std::hypot(summary.deviation[d], weight * value);
+      summary.score_effect[d] +=
+          summary.score_terms * weight * std::fabs(value - summary.output[d]);
+    }
+  }
   return summary;
 }
 
@@ -254,11 +274,18 @@ AttentionResult Attention::all(Precision precision) const {
         result.max.push_back(summary.max);
         result.sum.push_back(summary.sum);
         result.lse[(b * heads_ + h) * seqlen_q_ + i] = summary.lse;
+        if (std::isfinite(summary.score_terms)) {
+          result.score_terms = std::max(result.score_terms, summary.score_terms);
+        }
         result.numerator.insert(result.numerator.end(), summary.numerator.begin(),
                                 summary.numerator.end());
         result.output.insert(result.output.end(), summary.output.begin(), summary.output.end());
         result.magnitude.insert(result.magnitude.end(), summary.magnitude.begin(),
                                 summary.magnitude.end());
+        result.deviation.insert(result.deviation.end(), summary.deviation.begin(),
+                                summary.deviation.end());
+        result.score_effect.insert(result.score_effect.end(), summary.score_effect.begin(),
+                                   summary.score_effect.end());
       }
     }
   }

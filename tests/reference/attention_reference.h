@@ -29,12 +29,17 @@ struct RowSummary {
   std::vector<double> output;     // numerator / sum
   std::vector<double>
       magnitude;  // the same with |value_j|: what output is measured against where it cancels
+  std::vector<double> deviation;  // root of the sum of its squared terms: see AttentionGradients
+  double score_terms = 0;         // the largest sum of the absolute terms of a score
+  // score_terms * sum_j |d output / d s_j|: times a roundoff, what rounded scores change.
+  std::vector<double> score_effect;
 };
 
-// All rows: output, magnitude and numerator [batch, seqlen_q, num_heads, head_dim_v]; max and sum
-// [batch, seqlen_q, num_heads]; lse [batch, num_heads, seqlen_q].
+// All rows: output to score_effect and numerator [batch, seqlen_q, num_heads, head_dim_v];
+// max and sum [batch, seqlen_q, num_heads]; lse [batch, num_heads, seqlen_q].
 struct AttentionResult {
-  std::vector<double> output, magnitude, lse, numerator, sum, max;
+  std::vector<double> output, magnitude, deviation, score_effect, lse, numerator, sum, max;
+  double score_terms = 0;  // the largest of a row that is finite
 };
 
 // One number for each element of query, key, value, bias and sinks, row-major in their own shapes;
@@ -43,11 +48,14 @@ struct GradientSet {
   std::vector<double> query, key, value, bias, sinks;
 };
 
-// Gradients, and the same sums over the absolute values of their terms: what they are measured
-// against where they cancel.
+// Gradients, the same sums over the absolute values of their terms (what they are measured against
+// where they cancel), and the roots of the sums of their squares (what errors of single terms add
+// up to by chance).
 struct AttentionGradients {
-  GradientSet sum, magnitude;
-  double largest_lse = 0;  // |lse| of the rows that see something
+  GradientSet sum, magnitude, deviation;
+  // Of a row's score_terms + |lse|: times a roundoff, the relative error of weights exp(score -
+  // lse) of a rounded score and a rounded lse.
+  double largest_exponent = 0;
 };
 
 enum class Precision { kFloat64, kFloat32 };
@@ -78,6 +86,7 @@ class Attention {
     Real score = 0;
     Real slope = 0;          // d score / d (query . key)
     double slope_terms = 0;  // the same with the terms of the softcap's derivative added up
+    double score_terms = 0;  // sum of the absolute terms of the score
     Real factor = 1;  // of the weight in the numerator: 0 when dropped, else 1 / (1 - probability)
   };
   template <class Real>

@@ -11,21 +11,29 @@
 namespace longspan::reference {
 namespace {
 
-// A gradient in the type that the program computes in, and the sum of the absolute terms.
+// A gradient in the type that the program computes in, the sums of the absolute terms and of their
+// squares.
 template <class Real>
 class Sums {
  public:
-  explicit Sums(std::int64_t size) : sums_(size, Real{0}), magnitudes_(size, 0.0) {}
+  explicit Sums(std::int64_t size)
+      : sums_(size, Real{0}), magnitudes_(size, 0.0), squares_(size, 0.0) {}
   void add(std::int64_t at, Real term, double magnitude) {
     sums_[at] += term;
     magnitudes_[at] += magnitude;
+    squares_[at] += magnitude * magnitude;
   }
   std::vector<double> sums() const { return {sums_.begin(), sums_.end()}; }
   const std::vector<double>& magnitudes() const { return magnitudes_; }
+  std::vector<double> deviations() const {
+    std::vector<double> roots;
+    for (const double square : squares_) roots.push_back(std::sqrt(square));
+    return roots;
+  }
 
  private:
   std::vector<Real> sums_;
-  std::vector<double> magnitudes_;
+  std::vector<double> magnitudes_, squares_;
 };
 
 }  // namespace
@@ -36,7 +44,7 @@ AttentionGradients Attention::gradients_in(const std::vector<double>& doutput,
                                            const Rounding& stored) const {
   const bool has_bias = is_given(options_.bias), has_sinks = is_given(options_.sinks);
   Sums<Real> dquery(std::ssize(query_)), dkey(std::ssize(key_)), dvalue(std::ssize(value_));
-  double largest_lse = 0;
+  double largest_exponent = 0;
   Sums<Real> dbias(has_bias ? element_count(options_.bias) : 0), dsinks(has_sinks ? heads_ : 0);
 
   const auto add_row = [&](std::int64_t b, std::int64_t h, std::int64_t i) {
@@ -46,7 +54,8 @@ AttentionGradients Attention::gradients_in(const std::vector<double>& doutput,
     const double* doutput_row = &doutput[row * dim_v_];
     const double* query_elements = query_row(b, h, i);
     const auto lse = static_cast<Real>(summary.lse);
-    largest_lse = std::max(largest_lse, std::fabs(summary.lse));
+    const double exponent = summary.score_terms + std::fabs(summary.lse);
+    if (std::isfinite(exponent)) largest_exponent = std::max(largest_exponent, exponent);
 
     Real d_row = 0;
     double d_magnitude = 0;
@@ -99,7 +108,9 @@ AttentionGradients Attention::gradients_in(const std::vector<double>& doutput,
   return {{dquery.sums(), dkey.sums(), dvalue.sums(), dbias.sums(), dsinks.sums()},
           {dquery.magnitudes(), dkey.magnitudes(), dvalue.magnitudes(), dbias.magnitudes(),
            dsinks.magnitudes()},
-          largest_lse};
+          {dquery.deviations(), dkey.deviations(), dvalue.deviations(), dbias.deviations(),
+           dsinks.deviations()},
+          largest_exponent};
 }
 
 AttentionGradients Attention::gradients(const ConstTensorView& doutput, const ConstTensorView& dlse,

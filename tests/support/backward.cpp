@@ -99,12 +99,13 @@ reference::AttentionGradients gradient_truth_of(const Inputs& inputs,
 GradientTolerance gradient_tolerance_of(DType gradient, DType output) {
   const auto one_of = [&](DType dtype) { return gradient == dtype || output == dtype; };
   constexpr double kWeightsEnd = 0x1p-120;  // in float32 they reach down to 2^-126
-  if (one_of(DType::kBFloat16)) return {1e-2, kWeightsEnd, 1e-4};
+  if (one_of(DType::kBFloat16)) return {1e-2, kWeightsEnd, 1e-4, unit_roundoff(DType::kBFloat16)};
   if (one_of(DType::kFloat16)) {
-    return {2e-3, gradient == DType::kFloat16 ? 0x1p-25 : kWeightsEnd, 1e-5};
+    return {2e-3, gradient == DType::kFloat16 ? 0x1p-25 : kWeightsEnd, 1e-5,
+            unit_roundoff(DType::kFloat16)};
   }
-  if (one_of(DType::kFloat32)) return {1e-5, kWeightsEnd, 1e-7};
-  return {1e-12, 0, 1e-15};
+  if (one_of(DType::kFloat32)) return {1e-5, kWeightsEnd, 1e-7, unit_roundoff(DType::kFloat32)};
+  return {1e-12, 0, 1e-15, unit_roundoff(DType::kFloat64)};
 }
 
 bool zero_in_truth(const std::vector<double>& truth, const std::vector<double>& magnitude) {
@@ -119,22 +120,25 @@ bool cancels(const std::vector<double>& truth, const std::vector<double>& magnit
 testing::AssertionResult gradient_matches(const ConstTensorView& actual,
                                           const std::vector<double>& truth,
                                           const std::vector<double>& magnitude,
+                                          const std::vector<double>& deviation,
                                           const GradientTolerance& tolerance,
                                           const std::function<std::vector<double>()>& naive) {
   const std::vector<double> values = reference::read_all(actual);
   const double steps = tolerance.step * std::sqrt(static_cast<double>(truth.size()));
   const double norm = norm_of(truth), terms = norm_of(magnitude);
   const double error = distance(values, truth);
-  const double by_lse = std::min(tolerance.lse_step * terms, kMostRelL2 * norm);
+  const double by_weights = std::min(tolerance.weight_step * terms, kMostRelL2 * norm);
   const double by_table =
-      std::max(tolerance.rel_l2 * (zero_in_truth(truth, magnitude) ? terms : norm), by_lse) + steps;
+      std::max(tolerance.rel_l2 * (zero_in_truth(truth, magnitude) ? terms : norm), by_weights) +
+      steps;
   if (error <= by_table) return testing::AssertionSuccess();
 
   std::vector<double> same_type = naive();
   for (double& value : same_type) value = rounded_to(actual.dtype, value);
   const double naive_error = distance(same_type, truth);
   const double most = std::max(kMostRelL2 * norm, tolerance.rel_l2 * terms);
-  const double by_naive = std::min(1.5 * naive_error + tolerance.floor * terms, most) + steps;
+  const double floor = tolerance.floor * terms + tolerance.roundoff * norm_of(deviation);
+  const double by_naive = std::min(1.5 * naive_error + floor, most) + steps;
   if (error <= by_naive) return testing::AssertionSuccess();
   const Difference d = difference(values, truth);
   auto failure = testing::AssertionFailure()
@@ -159,13 +163,15 @@ testing::AssertionResult matches(const Gradients& actual,
     const Values values = kValues[n];
     GradientTolerance tolerance = gradient_tolerance_of(view.dtype, output);
     const bool wide = view.dtype == DType::kFloat64 && output == DType::kFloat64;
-    tolerance.lse_step = truth.largest_lse * (wide ? 0x1p-52 : 0x1p-23);
-    const auto passes = gradient_matches(view, truth.sum.*values, truth.magnitude.*values,
-                                         tolerance, [&]() -> std::vector<double> {
-                                           if (!ran) same_type = naive();
-                                           ran = true;
-                                           return same_type.sum.*values;
-                                         });
+    tolerance.weight_step =
+        truth.largest_exponent * score_roundoff(wide ? DType::kFloat64 : DType::kFloat32);
+    const auto passes =
+        gradient_matches(view, truth.sum.*values, truth.magnitude.*values, truth.deviation.*values,
+                         tolerance, [&]() -> std::vector<double> {
+                           if (!ran) same_type = naive();
+                           ran = true;
+                           return same_type.sum.*values;
+                         });
     if (!passes) return testing::AssertionFailure() << kNames[n] << ": " << passes.message();
   }
   return testing::AssertionSuccess();

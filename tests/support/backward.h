@@ -41,11 +41,12 @@ reference::AttentionGradients gradient_truth_of(const Inputs& inputs,
 // Rule B of gradients, and the floor of rule A.
 struct GradientTolerance {
   double rel_l2;
-  double step;   // allowed for each element besides: what its type, or a weight's, cannot say
-  double floor;  // of the sum of the absolute terms
-  // Weights are exp(score - lse), with an lse that was stored: of the sum of the absolute terms,
-  // what one step of it can change. Below |lse| = 80 that is less than rel_l2.
-  double lse_step = 0;
+  double step;      // allowed for each element besides: what its type, or a weight's, cannot say
+  double floor;     // of the sum of the absolute terms
+  double roundoff;  // the other floor (see Tolerance): that of the narrowest type
+  // Of the sum of the absolute terms: what the rounding of a score and of the lse that was stored
+  // changes in weights, which are exp(score - lse). In float32 scores of tens make it count.
+  double weight_step = 0;
 };
 // The narrowest type that a gradient went through decides: its own or that of the stored output.
 GradientTolerance gradient_tolerance_of(DType gradient, DType output);
@@ -61,10 +62,12 @@ bool cancels(const std::vector<double>& truth, const std::vector<double>& magnit
              const GradientTolerance& tolerance);
 
 // One gradient. Rule B, or else rule A (`naive` is only run then), which never allows so much that
-// zeros would pass, unless the truth cancels.
+// zeros would pass, unless the truth cancels. `truth`, `magnitude` and `deviation` are one tensor
+// of reference::AttentionGradients.
 testing::AssertionResult gradient_matches(const ConstTensorView& actual,
                                           const std::vector<double>& truth,
                                           const std::vector<double>& magnitude,
+                                          const std::vector<double>& deviation,
                                           const GradientTolerance& tolerance,
                                           const std::function<std::vector<double>()>& naive);
 

@@ -41,8 +41,17 @@ testing::AssertionResult within_elementwise(const std::vector<double>& actual,
                                             const std::vector<double>& expected, double absolute,
                                             double relative);
 
+// Unit roundoff of floating-point types: 2^-8 for bfloat16, 2^-53 for float64.
+double unit_roundoff(DType dtype);
+// That of the scores behind an output or a gradient of such a type. A score is the rounded sum of
+// its terms: one roundoff of the sum of their absolute values is what hundreds of products are off
+// by (about two standard deviations of terms of either sign), in any program, and in each by
+// chance. It widens rule B where scores of tens make it more than the table.
+double score_roundoff(DType dtype);
+
 // Rule B of one type, and the floor of rule A (taken of the sum of the absolute terms, so that it
-// also serves outputs that cancel).
+// also serves outputs that cancel; one roundoff of the root of the sum of their squares, which is
+// what their own errors add up to by chance, is a floor, too).
 struct Tolerance {
   double output_rel_l2, lse_absolute, lse_relative, floor;
 };
@@ -53,8 +62,8 @@ Tolerance tolerance_of(DType output);
 // are held to its row whatever the output's type.
 DType row_of(const std::string& kernel, DType input, DType output);
 
-// Rule B, or the truth as the output's type rounds it, or else rule A: `naive` is only run when
-// neither is met.
+// Rule B, which never allows so much that zeros would pass, or the truth as the output's type
+// rounds it, or else rule A: `naive` is only run when neither is met.
 testing::AssertionResult matches(const Tensor& output, const Tensor& lse,
                                  const reference::AttentionResult& truth,
                                  const std::function<reference::AttentionResult()>& naive,

@@ -101,8 +101,7 @@ GradientTolerance gradient_tolerance_of(DType gradient, DType output) {
   constexpr double kWeightsEnd = 0x1p-120;  // in float32 they reach down to 2^-126
   if (one_of(DType::kBFloat16)) return {1e-2, kWeightsEnd, 1e-4, unit_roundoff(DType::kBFloat16)};
   if (one_of(DType::kFloat16)) {
-    return {2e-3, gradient == DType::kFloat16 ? 0x1p-25 : kWeightsEnd, 1e-5,
-            unit_roundoff(DType::kFloat16)};
+    return {2e-3, 0x1p-25, 1e-5, unit_roundoff(DType::kFloat16)};
   }
   if (one_of(DType::kFloat32)) return {1e-5, kWeightsEnd, 1e-7, unit_roundoff(DType::kFloat32)};
   return {1e-12, 0, 1e-15, unit_roundoff(DType::kFloat64)};
@@ -164,7 +163,7 @@ testing::AssertionResult matches(const Gradients& actual,
     GradientTolerance tolerance = gradient_tolerance_of(view.dtype, output);
     const bool wide = view.dtype == DType::kFloat64 && output == DType::kFloat64;
     tolerance.weight_step =
-        truth.largest_exponent * score_roundoff(wide ? DType::kFloat64 : DType::kFloat32);
+        truth.largest_exponent * score_error(wide ? DType::kFloat64 : DType::kFloat32);
     const auto passes =
         gradient_matches(view, truth.sum.*values, truth.magnitude.*values, truth.deviation.*values,
                          tolerance, [&]() -> std::vector<double> {

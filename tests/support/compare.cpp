@@ -117,8 +117,8 @@ double unit_roundoff(DType dtype) {
   }
 }
 
-double score_roundoff(DType dtype) {
-  return unit_roundoff(dtype == DType::kFloat64 ? dtype : DType::kFloat32);
+double score_error(DType dtype) {
+  return 2 * unit_roundoff(dtype == DType::kFloat64 ? dtype : DType::kFloat32);
 }
 
 Tolerance tolerance_of(DType output) {
@@ -147,7 +147,7 @@ testing::AssertionResult matches(const Tensor& output, const Tensor& lse,
   const Tolerance tolerance = tolerance_of(dtype);
   const std::vector<double> output_values = output.values(), lse_values = lse.values();
   const double norm = norm_of(truth.output);
-  const double of_scores = score_roundoff(dtype);
+  const double of_scores = score_error(dtype);
   const double by_scores = norm > 0 ? of_scores * norm_of(truth.score_effect) / norm : 0.0;
   auto output_passes =
       within_rel_l2(output_values, truth.output,

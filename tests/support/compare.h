@@ -43,11 +43,11 @@ testing::AssertionResult within_elementwise(const std::vector<double>& actual,
 
 // Unit roundoff of floating-point types: 2^-8 for bfloat16, 2^-53 for float64.
 double unit_roundoff(DType dtype);
-// That of the scores behind an output or a gradient of such a type. A score is the rounded sum of
-// its terms: one roundoff of the sum of their absolute values is what hundreds of products are off
-// by (about two standard deviations of terms of either sign), in any program, and in each by
+// What the scores behind an output or a gradient of such a type may be off by, of the sum of the
+// absolute values of their terms: they are rounded sums. Two roundoffs are some four standard
+// deviations of hundreds of products of either sign; any program has such errors, and each by
 // chance. It widens rule B where scores of tens make it more than the table.
-double score_roundoff(DType dtype);
+double score_error(DType dtype);
 
 // Rule B of one type, and the floor of rule A (taken of the sum of the absolute terms, so that it
 // also serves outputs that cancel; one roundoff of the root of the sum of their squares, which is

@@ -153,8 +153,8 @@ reference::AttentionGradients gradient_truth_of(const LshInputs& inputs,
   truth.sum = set(found.sum);
   truth.magnitude = set(found.magnitude);
   for (const double lse : definition.all().lse) {
-    if (std::isfinite(lse)) {  // the score beside it is about as large
-      truth.largest_exponent = std::max(truth.largest_exponent, 2 * std::fabs(lse));
+    if (std::isfinite(lse)) {
+      truth.largest_exponent = std::max(truth.largest_exponent, std::fabs(lse));
     }
   }
   return truth;
@@ -197,7 +197,7 @@ testing::AssertionResult matches(const Gradients& gradients,
     GradientTolerance tolerance = gradient_tolerance_of(tensor.view.dtype, row);
     tolerance.floor = tolerance.rel_l2;
     // The reference takes its weights from an lse of float64, too.
-    tolerance.weight_step = truth.largest_exponent * score_roundoff(DType::kFloat64);
+    tolerance.weight_step = truth.largest_exponent * score_error(DType::kFloat64);
     const std::vector<double>& sum = truth.sum.*tensor.values;
     const auto passes = gradient_matches(tensor.view, sum, truth.magnitude.*tensor.values, {},
                                          tolerance, [&] { return sum; });

@@ -87,12 +87,18 @@ Views views_of(const BenchCall& call, const BenchInputs& inputs) {
   return views;
 }
 
-LshOptions lsh_options_of(const BenchCall& call) {
+TensorView bucket_rows(const BenchCall& call, std::int32_t* buckets) {
+  return tensor(buckets, DType::kInt32, {call.heads, call.num_hashes, call.seqlen_q});
+}
+
+// `buckets` may be null: the call hashes.
+LshOptions lsh_options_of(const BenchCall& call, std::int32_t* buckets = nullptr) {
   LshOptions options = call.lsh == 1 ? hf_reformer() : lucidrains();
   options.num_hashes = call.num_hashes;
   for (const std::int64_t factor : call.num_buckets) {
     if (factor != 0) options.num_buckets.push_back(factor);
   }
+  if (buckets != nullptr) options.buckets = bucket_rows(call, buckets);
   return options;
 }
 
@@ -143,34 +149,34 @@ int bench_backward(const BenchCall* call, const BenchInputs* inputs, void* outpu
   });
 }
 
-int bench_lsh_forward(const BenchCall* call, const BenchInputs* inputs, void* output, float* lse) {
+// [heads, num_hashes, seqlen]: those that a forward pass finds, or is given.
+int bench_lsh_buckets(const BenchCall* call, const BenchInputs* inputs, std::int32_t* buckets) {
   return guarded([&] {
     const Views v = views_of(*call, *inputs);
-    lsh_attention(v.query, {}, v.value, {query_rows(*call, output), lse_rows(*call, lse)},
-                  lsh_options_of(*call), v.options, v.execution);
+    hash_vectors(v.query, bucket_rows(*call, buckets), lsh_options_of(*call), {}, v.execution);
   });
 }
 
-int bench_lsh_backward(const BenchCall* call, const BenchInputs* inputs, void* output, float* lse,
-                       const void* doutput, void* dquery_key, void* dvalue) {
+int bench_lsh_forward(const BenchCall* call, const BenchInputs* inputs, std::int32_t* buckets,
+                      void* output, float* lse) {
+  return guarded([&] {
+    const Views v = views_of(*call, *inputs);
+    lsh_attention(v.query, {}, v.value, {query_rows(*call, output), lse_rows(*call, lse)},
+                  lsh_options_of(*call, buckets), v.options, v.execution);
+  });
+}
+
+int bench_lsh_backward(const BenchCall* call, const BenchInputs* inputs, std::int32_t* buckets,
+                       void* output, float* lse, const void* doutput, void* dquery_key,
+                       void* dvalue) {
   return guarded([&] {
     const Views v = views_of(*call, *inputs);
     Gradients into;
     into.query = query_rows(*call, dquery_key);
     into.value = query_rows(*call, dvalue);
     lsh_attention_backward(v.query, {}, v.value, {query_rows(*call, output), lse_rows(*call, lse)},
-                           {query_rows(*call, writable(doutput)), {}}, into, lsh_options_of(*call),
-                           v.options, v.execution);
-  });
-}
-
-// [heads, num_hashes, seqlen] of those two calls.
-int bench_lsh_buckets(const BenchCall* call, const BenchInputs* inputs, std::int32_t* buckets) {
-  return guarded([&] {
-    const Views v = views_of(*call, *inputs);
-    hash_vectors(v.query,
-                 tensor(buckets, DType::kInt32, {call->heads, call->num_hashes, call->seqlen_q}),
-                 lsh_options_of(*call), {}, v.execution);
+                           {query_rows(*call, writable(doutput)), {}}, into,
+                           lsh_options_of(*call, buckets), v.options, v.execution);
   });
 }
 

@@ -49,7 +49,7 @@ LshGradientResult LshAttention::gradients(const ConstTensorView& doutput_view,
             result.magnitude.value[v + d] += p * std::fabs(drow[d]);
           }
           const double ds = p * (dp - delta) * pair.slope;
-          const double ds_terms = p * (dp_terms + delta_terms) * std::fabs(pair.slope);
+          const double ds_terms = p * (dp_terms + delta_terms) * pair.slope_terms;
           for (std::int64_t d = 0; d < dim_; ++d) {
             result.sum.query[q + d] += ds * key_[k + d];
             result.magnitude.query[q + d] += ds_terms * std::fabs(key_[k + d]);

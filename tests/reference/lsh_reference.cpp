@@ -245,10 +245,12 @@ void LshAttention::score(const Head& head, std::int64_t query, Pair& pair) const
   for (std::int64_t d = 0; d < dim_; ++d) dot += q[d] * k[d];
   pair.score = scale_ * dot;
   pair.slope = scale_;
+  pair.slope_terms = std::fabs(scale_);
   if (attention_.softcap > 0) {
     const double bent = std::tanh(pair.score / attention_.softcap);
     pair.score = attention_.softcap * bent;
     pair.slope *= 1 - bent * bent;
+    pair.slope_terms *= 1 + bent * bent;
   }
   if (const ConstTensorView& slopes = attention_.alibi_slopes; is_given(slopes)) {
     const double slope = read_element(
@@ -262,7 +264,7 @@ void LshAttention::score(const Head& head, std::int64_t query, Pair& pair) const
     pair.score += lsh_.self_score;
   } else {
     pair.score = lsh_.self_score;
-    pair.slope = 0;
+    pair.slope = pair.slope_terms = 0;
   }
 }
 

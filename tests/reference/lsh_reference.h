@@ -95,6 +95,7 @@ class LshAttention {
     std::int64_t found = 0;  // how often it stands in windows
     double score = 0;
     double slope = 0;            // d score / d (query . key)
+    double slope_terms = 0;      // the same with the terms of the softcap's derivative added up
     double total = 0;            // sum of the weights
     std::vector<double> weight;  // by round
   };

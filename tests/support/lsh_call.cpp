@@ -208,19 +208,21 @@ testing::AssertionResult matches(const Gradients& gradients,
 
 // Outputs that cancel are held to the norm of the absolute terms. Kernels over bfloat16 round
 // normalised keys to it, as every program of that type does: scores, here at most 8, are then off
-// by 2^-9 of themselves, which is more than the table gives lse for exact inputs.
+// by 2^-9 of themselves, which is more than the table gives lse for exact inputs. A weight is off
+// by the same: three standard deviations are one roundoff, as much as rounding the weight itself.
 testing::AssertionResult matches(const Output& result, const reference::LshResult& truth,
                                  DType row) {
   const Tolerance tolerance = tolerance_of(row);
+  const bool rounded_keys = row == DType::kBFloat16;
+  const double of_weights = rounded_keys ? unit_roundoff(row) : 0.0;
+  const double of_lse = rounded_keys ? 0x1p-6 : 0.0;
   const double norm = norm_of(truth.output), magnitude = norm_of(truth.magnitude);
   const double cancels = norm > 0 && std::isfinite(norm) ? std::max(1.0, magnitude / norm) : 1.0;
-  const auto output =
-      within_rel_l2(result.output.values(), truth.output, tolerance.output_rel_l2 * cancels);
+  const auto output = within_rel_l2(result.output.values(), truth.output,
+                                    (tolerance.output_rel_l2 + of_weights) * cancels);
   if (!output) return testing::AssertionResult(output) << "; output";
-  const double rounded_keys = row == DType::kBFloat16 ? 0x1p-6 : 0.0;
-  const auto lse =
-      within_elementwise(result.lse.values(), truth.lse, tolerance.lse_absolute + rounded_keys,
-                         tolerance.lse_relative);
+  const auto lse = within_elementwise(result.lse.values(), truth.lse,
+                                      tolerance.lse_absolute + of_lse, tolerance.lse_relative);
   return lse ? lse : testing::AssertionResult(lse) << "; lse";
 }
 

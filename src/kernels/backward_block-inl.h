@@ -81,8 +81,9 @@ class Backward {
       count = static_cast<int>((b.keys + kGroup - 1) / kGroup);
       last = 0;
       first = count;
+      const bool whole = b.keys % kGroup == 0;
       for (int g = 0; g < count; ++g) {
-        seen[g] = look(b, g);
+        seen[g] = g + 1 < count || whole ? look(b, g) : look_at_rest(b, g);
         if (seen[g] == Seen::kNone) continue;
         first = first < g ? first : g;
         last = g + 1;
@@ -96,14 +97,20 @@ class Backward {
       return key >= b.keys ? 0 : b.visible == nullptr ? kAllLanes : b.visible[key] & kAllLanes;
     }
     static HWY_INLINE Seen look(const BackwardBlock<T>& b, int g) {
+      if (b.visible == nullptr) return Seen::kAll;
+      const std::uint64_t* words = b.visible + first_key(g);
       std::uint64_t any = 0;
       std::uint64_t all = kAllLanes;
       for (int r = 0; r < kGroup; ++r) {
-        const std::uint64_t w = word(b, first_key(g) + r);
-        any |= w;
-        all &= w;
+        any |= words[r];
+        all &= words[r];
       }
-      return any == 0 ? Seen::kNone : all == kAllLanes ? Seen::kAll : Seen::kSome;
+      return (any & kAllLanes) == 0 ? Seen::kNone : all == kAllLanes ? Seen::kAll : Seen::kSome;
+    }
+    static HWY_INLINE Seen look_at_rest(const BackwardBlock<T>& b, int g) {
+      std::uint64_t any = 0;
+      for (int r = 0; r < kGroup; ++r) any |= word(b, first_key(g) + r);
+      return any == 0 ? Seen::kNone : Seen::kSome;
     }
 
     static constexpr std::int64_t first_key(int g) { return std::int64_t{g} * kGroup; }
@@ -142,44 +149,60 @@ class Backward {
     Exp2Constants<T> exp2;
   };
 
-  // weights = P, operands = P without what dropout drops: of one vector of lanes and one group.
-  template <bool kPlain>
-  static HWY_INLINE void store_weights(const BackwardBlock<T>& b, std::int64_t first, int n,
-                                       const V (&p)[kGroup]) {
-    const D d;
+  // 0 in the place of pairs that are hidden.
+  static HWY_INLINE void hide(const BackwardBlock<T>& b, std::int64_t first, V (&x)[kGroup][N]) {
     LONGSPAN_UNROLL
-    for (int r = 0; r < kGroup; r += Dot::kValues) {
-      V kept[Dot::kValues];
+    for (int r = 0; r < kGroup; ++r) {
+      const std::uint64_t word = Groups::word(b, first + r);
       LONGSPAN_UNROLL
-      for (int m = 0; m < Dot::kValues; ++m) {
-        const std::int64_t key = first + r + m;
-        V weight = p[r + m];
-        if constexpr (!kPlain) {
-          weight = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), weight);
-        }
-        hn::Store(weight, d, b.weights + key * kWidth + n * kLanes);
-        kept[m] = weight;
-        if constexpr (!kPlain) {
-          if (b.kept != nullptr) {
-            const std::uint64_t bits = key < b.keys ? b.kept[key] : 0;
-            kept[m] = hn::IfThenElseZero(lane_mask(D(), bits, n), weight);
-          }
-        }
+      for (int n = 0; n < N; ++n) x[r][n] = hn::IfThenElseZero(lane_mask(D(), word, n), x[r][n]);
+    }
+  }
+  // 0 in the place of what dropout drops; the rest times `scale`.
+  static HWY_INLINE void keep(const BackwardBlock<T>& b, std::int64_t first, V scale,
+                              V (&x)[kGroup][N]) {
+    LONGSPAN_UNROLL
+    for (int r = 0; r < kGroup; ++r) {
+      const std::uint64_t word = first + r < b.keys ? b.kept[first + r] : 0;
+      LONGSPAN_UNROLL
+      for (int n = 0; n < N; ++n) {
+        x[r][n] = hn::IfThenElseZero(lane_mask(D(), word, n), hn::Mul(x[r][n], scale));
       }
-      if (kTwoForms || (!kPlain && b.kept != nullptr)) {
-        Dot::store_values(Dot::join(kept), operand_row(b, first + r), kRowOperands, n * kLanes);
+    }
+  }
+  static HWY_INLINE void store(T* rows, std::int64_t first, const V (&x)[kGroup][N]) {
+    LONGSPAN_UNROLL
+    for (int r = 0; r < kGroup; ++r) {
+      LONGSPAN_UNROLL
+      for (int n = 0; n < N; ++n) hn::Store(x[r][n], D(), rows + (first + r) * kWidth + n * kLanes);
+    }
+  }
+  template <bool kLanesToo>
+  static HWY_INLINE void store_operands(const BackwardBlock<T>& b, std::int64_t first,
+                                        const V (&x)[kGroup][N]) {
+    LONGSPAN_UNROLL
+    for (int n = 0; n < N; ++n) {
+      LONGSPAN_UNROLL
+      for (int r = 0; r < kGroup; r += Dot::kValues) {
+        V values[Dot::kValues];
+        LONGSPAN_UNROLL
+        for (int m = 0; m < Dot::kValues; ++m) values[m] = x[r + m][n];
+        const auto joined = Dot::join(values);
+        Dot::store_values(joined, operand_row(b, first + r), kRowOperands, n * kLanes);
+        if constexpr (kLanesToo) Dot::store(joined, operand_lanes(b, first + r) + n * kLanes);
       }
     }
   }
 
+  // weights = P, operands = P without what dropout drops: of one group.
   template <bool kPlain>
   static HWY_INLINE void weight_group(const BackwardBlock<T>& b, Products<Dot, N>& products,
                                       Shared& shared, std::int64_t first) {
     const D d;
-    V acc[kGroup][N];
-    lane_tile(products, b.key, first, b.head_dim, b.query_lanes, acc);
+    V p[kGroup][N];
+    lane_tile(products, b.key, first, b.head_dim, b.query_lanes, p);
     if constexpr (!kPlain) {
-      if (b.terms != nullptr) apply_terms(b, first, acc);
+      if (b.terms != nullptr) apply_terms(b, first, p);
     }
     if constexpr (kRowValues > kWidth) {
       clear(operand_row(b, first), kGroup * kRowOperands);
@@ -189,13 +212,21 @@ class Backward {
     for (int n = 0; n < N; ++n) {
       const V lse = hn::Load(d, s.lse + n * kLanes);
       const V scale = hn::Set(d, s.scale);
-      V p[kGroup];
       LONGSPAN_UNROLL
       for (int r = 0; r < kGroup; ++r) {
-        p[r] = exp2_of(d, hn::MulSub(acc[r][n], scale, lse), s.exp2);
+        p[r][n] = exp2_of(d, hn::MulSub(p[r][n], scale, lse), s.exp2);
       }
-      store_weights<kPlain>(b, first, n, p);
     }
+    if constexpr (!kPlain) hide(b, first, p);
+    store(b.weights, first, p);
+    if constexpr (!kPlain) {
+      if (b.kept != nullptr) {
+        keep(b, first, hn::Set(d, T{1}), p);
+        store_operands<false>(b, first, p);
+        return;
+      }
+    }
+    if constexpr (kTwoForms) store_operands<false>(b, first, p);
   }
 
   static HWY_INLINE bool is_plain(const BackwardBlock<T>& b, const Groups& groups, int g) {
@@ -219,8 +250,9 @@ class Backward {
                                  const Groups& groups) {
     Shared shared{b.exponent_scale, b.lse, b.delta, kExp2Constants<T>};
     Products<Dot, N> products(instructions);
+    const PartsAhead ahead(b.ahead, groups.last - groups.first);
     for (int g = groups.first; g < groups.last; ++g) {
-      fetch_ahead(b, groups, g);
+      ahead.fetch(g - groups.first);
       if (groups.seen[g] == Groups::Seen::kNone) {
         clear_group(b, g);
       } else if (is_plain(b, groups, g)) {
@@ -228,12 +260,6 @@ class Backward {
       } else {
         weight_group<false>(b, products, shared, Groups::first_key(g));
       }
-    }
-  }
-
-  static HWY_INLINE void fetch_ahead(const BackwardBlock<T>& b, const Groups& groups, int g) {
-    for (const RowsAhead& ahead : b.ahead) {
-      fetch_part(ahead, g - groups.first, groups.last - groups.first);
     }
   }
 
@@ -248,47 +274,37 @@ class Backward {
   static HWY_INLINE void gradient_group(const BackwardBlock<T>& b, Products<Dot, N>& products,
                                         Shared& shared, std::int64_t first) {
     const D d;
-    V acc[kGroup][N];
-    lane_tile(products, b.value, first, b.head_dim_v, b.doutput_lanes, acc);
+    V ds[kGroup][N];
+    lane_tile(products, b.value, first, b.head_dim_v, b.doutput_lanes, ds);
+    if constexpr (!kPlain) {
+      if (b.kept != nullptr) keep(b, first, hn::Set(d, b.keep_scale), ds);
+    }
     Shared& s = *opaque(&shared);
     LONGSPAN_UNROLL
     for (int n = 0; n < N; ++n) {
       const V delta = hn::Load(d, s.delta + n * kLanes);
       LONGSPAN_UNROLL
-      for (int r = 0; r < kGroup; r += Dot::kValues) {
-        V ds[Dot::kValues];
+      for (int r = 0; r < kGroup; ++r) {
+        const V weight = hn::Load(d, b.weights + (first + r) * kWidth + n * kLanes);
+        ds[r][n] = hn::Mul(weight, hn::Sub(ds[r][n], delta));
+      }
+    }
+    if constexpr (!kPlain) {
+      hide(b, first, ds);
+      if (b.dscores != nullptr) store(b.dscores, first, ds);
+      if (b.slopes != nullptr) {
         LONGSPAN_UNROLL
-        for (int m = 0; m < Dot::kValues; ++m) {
-          ds[m] = score_gradient<kPlain>(b, first + r + m, n, acc[r + m][n], delta);
+        for (int r = 0; r < kGroup; ++r) {
+          LONGSPAN_UNROLL
+          for (int n = 0; n < N; ++n) {
+            const T* at = b.slopes + (first + r) * kWidth + n * kLanes;
+            ds[r][n] = hn::Mul(ds[r][n], hn::Load(d, at));
+          }
         }
-        const auto joined = Dot::join(ds);
-        Dot::store_values(joined, operand_row(b, first + r), kRowOperands, n * kLanes);
-        if constexpr (kTwoForms) Dot::store(joined, operand_lanes(b, first + r) + n * kLanes);
+        hide(b, first, ds);
       }
     }
-  }
-
-  template <bool kPlain>
-  static HWY_INLINE V score_gradient(const BackwardBlock<T>& b, std::int64_t key, int n, V dp,
-                                     V delta) {
-    const D d;
-    const std::int64_t at = key * kWidth + n * kLanes;
-    if constexpr (!kPlain) {
-      if (b.kept != nullptr && key < b.keys) {
-        dp = hn::IfThenElseZero(lane_mask(D(), b.kept[key], n),
-                                hn::Mul(dp, hn::Set(d, b.keep_scale)));
-      }
-    }
-    V ds = hn::Mul(hn::Load(d, b.weights + at), hn::Sub(dp, delta));
-    if constexpr (!kPlain) {
-      ds = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), ds);
-      if (b.dscores != nullptr) hn::Store(ds, d, b.dscores + at);
-      if (b.slopes != nullptr && key < b.keys) {
-        ds = hn::Mul(ds, hn::Load(d, b.slopes + at));
-        ds = hn::IfThenElseZero(lane_mask(D(), Groups::word(b, key), n), ds);
-      }
-    }
-    return ds;
+    store_operands<kTwoForms>(b, first, ds);
   }
 
   // dS over P. In groups that are not seen P is 0 already, and so is dS.

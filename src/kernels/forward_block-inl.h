@@ -125,12 +125,11 @@ class Forward {
     const ForwardBlock<T>& b;
     Scores& scores;
     FusedState& state;
+    PartsAhead ahead;
     template <int R>
     HWY_INLINE void run(std::int64_t first) const {
       const D d;
-      for (const RowsAhead& ahead : b.ahead) {
-        if (ahead.rows > 0) fetch_part(ahead, first / kGroup, (b.keys + kGroup - 1) / kGroup);
-      }
+      ahead.fetch(first / kGroup);
       Operand* out = probability_row(b, first);
       const std::uint64_t* words = b.visible == nullptr ? nullptr : b.visible + first;
       if (words != nullptr && all_equal(words, R, 0)) {
@@ -196,7 +195,8 @@ class Forward {
       if (!hn::AllFalse(d, is_huge(hn::Load(d, b.state.reference + l)))) return false;
     }
     FusedState state{{}, b.exponent_scale, b.state.reference, kExp2Constants<T>};
-    for_row_groups(b.keys, FusedRows{b, scores, state});
+    const PartsAhead ahead(b.ahead, (b.keys + kGroup - 1) / kGroup);
+    for_row_groups(b.keys, FusedRows{b, scores, state, ahead});
     bool safe = true;
     for (std::int64_t l = 0; l < kWidth; l += kLanes) {
       safe = safe && hn::AllTrue(d, hn::Lt(hn::Load(d, state.sum + l), hn::Set(d, kSafeSum)));

@@ -40,12 +40,26 @@ template <Cache kCache>
   fetch_lines<Cache::kSecond>(ahead.data + at_row * ahead.stride, ahead.bytes);
 }
 
-// Fetches the n-th of `parts` equal parts.
-[[gnu::always_inline]] inline void fetch_part(const RowsAhead& ahead, std::int64_t n,
-                                              std::int64_t parts) noexcept {
-  for (std::int64_t r = ahead.rows * n / parts; r < ahead.rows * (n + 1) / parts; ++r) {
-    fetch_row(ahead, r);
+// The rows of a block in parts, one for each group of its keys.
+class PartsAhead {
+ public:
+  [[gnu::always_inline]] PartsAhead(const RowsAhead (&kinds)[kRowsAhead],
+                                    std::int64_t parts) noexcept
+      : kinds_(kinds) {
+    for (int kind = 0; kind < kRowsAhead; ++kind) {
+      rows_[kind] = parts > 0 ? (kinds[kind].rows + parts - 1) / parts : 0;
+    }
   }
-}
+  [[gnu::always_inline]] void fetch(std::int64_t part) const noexcept {
+    for (int kind = 0; kind < kRowsAhead; ++kind) {
+      const std::int64_t first = part * rows_[kind];
+      for (std::int64_t r = first; r < first + rows_[kind]; ++r) fetch_row(kinds_[kind], r);
+    }
+  }
+
+ private:
+  const RowsAhead (&kinds_)[kRowsAhead];
+  std::int64_t rows_[kRowsAhead];  // of a part
+};
 
 }  // namespace longspan::kernel

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/row_sums.h"
 #include "base/visit_dtype.h"
 #include "engine/call_setup.h"
 #include "lsh/key_factor.h"
@@ -176,7 +177,7 @@ void RowAgainstExact::score_keys() {
         const auto at = [&](std::int64_t d) {
           return static_cast<double>(base::to_float(row[d * keys.dim_stride]));
         };
-        product *= lsh::key_factor(lsh::sum_of_squares(at, dim), dim, call_.options.key_norm);
+        product *= lsh::key_factor(base::sum_of_squares(at, dim), dim, call_.options.key_norm);
       }
       memory_.weights[key] = bent(product, key);
     });

@@ -23,36 +23,6 @@ inline double component(const RowSource& rows, std::int64_t n, std::int64_t d) n
   return base::load_double(rows.data, rows.dtype, n * rows.row_stride + d * rows.dim_stride);
 }
 
-// sum_d term(d), in some sums that do not wait for each other.
-template <class Term>
-auto sum_of(std::int64_t dim, const Term& term) noexcept {
-  constexpr std::int64_t kSums = 4;
-  decltype(term(dim)) sums[kSums] = {};
-  std::int64_t d = 0;
-  for (; d + kSums <= dim; d += kSums) {
-    for (std::int64_t s = 0; s < kSums; ++s) sums[s] += term(d + s);
-  }
-  for (std::int64_t s = 0; d < dim; ++d, ++s) sums[s] += term(d);
-  for (std::int64_t half = kSums / 2; half > 0; half /= 2) {
-    for (std::int64_t s = 0; s < half; ++s) sums[s] += sums[s + half];
-  }
-  return sums[0];
-}
-
-// sum_d a[d] b[d] of row n, in float64; both have one dtype.
-inline double row_dot(const RowSource& a, const RowSource& b, std::int64_t n,
-                      std::int64_t dim) noexcept {
-  return base::visit_floating(a.dtype, [&](auto tag) {
-    using E = decltype(tag);
-    const E* x = static_cast<const E*>(a.data) + n * a.row_stride;
-    const E* y = static_cast<const E*>(b.data) + n * b.row_stride;
-    return sum_of(dim, [&](std::int64_t d) {
-      return static_cast<double>(base::to_float(x[d * a.dim_stride])) *
-             static_cast<double>(base::to_float(y[d * b.dim_stride]));
-    });
-  });
-}
-
 // dsinks[head] (elements of T) from delta, [batch][num_heads][seqlen_q]. The value of a sink is 0,
 // so its dP is 0 and its dS is -P delta.
 template <class T>

@@ -21,26 +21,52 @@ namespace longspan::engine {
 // What 2048 pages of 4 KiB hold, a second level table of pages; from there on a copy pays.
 inline constexpr std::int64_t kLongList = std::int64_t{8} << 20;
 
-class ListRows {
+// Where copies of lists stand, if there are any.
+class ListCopies {
  public:
-  ListRows() = default;
-  // `like`: rows of the tensor. Where they are side by side already, and few, nothing is copied.
-  ListRows(const RowSource& like, std::int64_t seqlen, std::int64_t dim)
-      : dtype_(like.dtype),
+  ListCopies() = default;
+  // Rows of `dim` elements, which are given in that type and side by side, or not.
+  ListCopies(DType dtype, std::int64_t seqlen, std::int64_t dim, bool apart)
+      : dtype_(dtype),
         seqlen_(seqlen),
         dim_(dim),
-        apart_(like.data != nullptr && (like.row_stride != dim || like.dim_stride != 1)),
-        copies_(apart_ || (like.data != nullptr && list_bytes() >= kLongList)) {}
+        apart_(apart),
+        copies_(apart || list_bytes() >= kLongList) {}
 
   // Memory is short: where rows are side by side nothing is copied, however many they are.
   void spare_memory() noexcept { copies_ = apart_; }
   void carve(base::Carver& carver, std::int64_t lists) {
     if (copies_) data_ = carver.take<std::byte>(lists * list_bytes());
   }
-  // The rows of list n, or those of the tensor.
-  RowSource rows(std::int64_t n, const RowSource& tensor) const noexcept {
+
+ protected:
+  // The rows of list n, as a RowSource or a RowTarget, or those of the tensor.
+  template <class Rows>
+  Rows rows_of(std::int64_t n, const Rows& tensor) const noexcept {
     if (!copies_) return tensor;
     return {data_ + n * list_bytes(), dtype_, dim_, 1};
+  }
+  std::int64_t list_bytes() const noexcept {
+    return seqlen_ * dim_ * static_cast<std::int64_t>(size_of(dtype_));
+  }
+
+  DType dtype_ = DType::kFloat32;
+  std::int64_t seqlen_ = 0;
+  std::int64_t dim_ = 0;
+  bool apart_ = false;
+  bool copies_ = false;
+  std::byte* data_ = nullptr;
+};
+
+class ListRows : public ListCopies {
+ public:
+  ListRows() = default;
+  // `like`: rows of the tensor. Where they are side by side already, and few, nothing is copied.
+  ListRows(const RowSource& like, std::int64_t seqlen, std::int64_t dim)
+      : ListCopies(like.dtype, seqlen, dim, like.row_stride != dim || like.dim_stride != 1) {}
+
+  RowSource rows(std::int64_t n, const RowSource& tensor) const noexcept {
+    return rows_of(n, tensor);
   }
   // Copies those of these rows that list n has.
   void load(std::int64_t n, const RowSource& tensor, mask::Range rows) const {
@@ -59,60 +85,37 @@ class ListRows {
       });
     });
   }
-
- private:
-  std::int64_t list_bytes() const noexcept {
-    return seqlen_ * dim_ * static_cast<std::int64_t>(size_of(dtype_));
-  }
-
-  DType dtype_ = DType::kFloat32;
-  std::int64_t seqlen_ = 0;
-  std::int64_t dim_ = 0;
-  bool apart_ = false;
-  bool copies_ = false;
-  std::byte* data_ = nullptr;
 };
 
 // The same of rows of T that are added to: the rows of the tensor, or copies of them that are
 // rounded to it at the end.
 template <class T>
-class ListSums {
+class ListSums : public ListCopies {
  public:
   // `like`: data == nullptr where they are not wanted.
   ListSums(const RowTarget& like, std::int64_t seqlen, std::int64_t dim)
-      : seqlen_(seqlen),
-        dim_(dim),
-        wanted_(like.data != nullptr),
-        apart_(wanted_ &&
-               (like.dtype != kDTypeOf<T> || like.row_stride != dim || like.dim_stride != 1)),
-        copies_(apart_ ||
-                (wanted_ && seqlen * dim * static_cast<std::int64_t>(sizeof(T)) >= kLongList)) {}
+      : ListCopies(kDTypeOf<T>, seqlen, dim,
+                   like.data != nullptr && (like.dtype != kDTypeOf<T> || like.row_stride != dim ||
+                                            like.dim_stride != 1)),
+        wanted_(like.data != nullptr) {
+    copies_ = copies_ && wanted_;
+  }
 
   bool wanted() const noexcept { return wanted_; }
-  void spare_memory() noexcept { copies_ = apart_; }
-  void carve(base::Carver& carver, std::int64_t lists) {
-    if (copies_) data_ = carver.take<T>(lists * seqlen_ * dim_);
-  }
   RowTarget rows(std::int64_t n, const RowTarget& tensor) const noexcept {
-    if (!copies_) return tensor;
-    return {data_ + n * seqlen_ * dim_, kDTypeOf<T>, dim_, 1};
+    return rows_of(n, tensor);
   }
   // Those of these rows that list n has are complete.
   void store(const kernel::KernelTable<T>& kernel, std::int64_t n, const RowTarget& tensor,
              mask::Range rows) const {
     rows = mask::intersect(rows, {0, seqlen_});
     if (!copies_ || rows.empty()) return;
-    kernel.store_rows(tensor, rows.begin, rows.size(), dim_,
-                      data_ + (n * seqlen_ + rows.begin) * dim_, dim_, T{1});
+    const auto* sums = reinterpret_cast<const T*>(data_ + n * list_bytes());
+    kernel.store_rows(tensor, rows.begin, rows.size(), dim_, sums + rows.begin * dim_, dim_, T{1});
   }
 
  private:
-  std::int64_t seqlen_;
-  std::int64_t dim_;
-  bool wanted_;
-  bool apart_;  // or of another type
-  bool copies_;
-  T* data_ = nullptr;
+  bool wanted_ = false;
 };
 
 }  // namespace longspan::engine

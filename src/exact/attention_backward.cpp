@@ -14,6 +14,7 @@
 #include "base/call_log.h"
 #include "base/check.h"
 #include "base/parallel_for.h"
+#include "base/row_sums.h"
 #include "engine/backward_plan.h"
 #include "engine/backward_tensors.h"
 #include "engine/backward_worker.h"
@@ -147,7 +148,7 @@ class ExactBackward {
     const engine::RowSource dlse = tensors_.dlse.source(batch, head);
     T* delta = delta_ + first_row(batch, head);
     engine::for_fetched(queries, {output, doutput}, checked_.head_dim_v, [&](std::int64_t n) {
-      const double dot = engine::row_dot(output, doutput, n, checked_.head_dim_v);
+      const double dot = base::row_dot(output, doutput, n, checked_.head_dim_v);
       const double off = dlse.data == nullptr ? dot : dot - engine::number_at(dlse, n);
       delta[n] = static_cast<T>(off);
       if (bias_ && bias_->knows_queries()) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <string>
 
+#include "base/row_sums.h"
 #include "explain/products.h"
 #include "lsh/key_factor.h"
 #include "lsh/rotations.h"
@@ -96,7 +97,7 @@ KeyNumbers::KeyNumbers(const LshView& view, const LshOptions& options) : view_(v
       const auto number = [&](std::int64_t d) {
         return number_at(call.query, view.batch(), h, n, d);
       };
-      factors_.push_back(lsh::key_factor(lsh::sum_of_squares(number, call.head_dim), call.head_dim,
+      factors_.push_back(lsh::key_factor(base::sum_of_squares(number, call.head_dim), call.head_dim,
                                          options.key_norm));
     }
   }

@@ -93,8 +93,9 @@ class Backward {
       for (int g = count; g < last; ++g) seen[g] = Seen::kNone;
     }
 
-    static HWY_INLINE std::uint64_t word(const BackwardBlock<T>& b, std::int64_t key) {
-      return key >= b.keys ? 0 : b.visible == nullptr ? kAllLanes : b.visible[key] & kAllLanes;
+    static HWY_INLINE std::uint64_t word(const BackwardBlock<T>& b, const std::uint64_t* words,
+                                         std::int64_t key) {
+      return key >= b.keys ? 0 : words == nullptr ? kAllLanes : words[key] & kAllLanes;
     }
     static HWY_INLINE Seen look(const BackwardBlock<T>& b, int g) {
       if (b.visible == nullptr) return Seen::kAll;
@@ -109,7 +110,7 @@ class Backward {
     }
     static HWY_INLINE Seen look_at_rest(const BackwardBlock<T>& b, int g) {
       std::uint64_t any = 0;
-      for (int r = 0; r < kGroup; ++r) any |= word(b, first_key(g) + r);
+      for (int r = 0; r < kGroup; ++r) any |= word(b, b.visible, first_key(g) + r);
       return any == 0 ? Seen::kNone : Seen::kSome;
     }
 
@@ -143,31 +144,26 @@ class Backward {
   // What the epilogues read beside the products: in memory, so that no register holds it across
   // them.
   struct Shared {
+    HWY_INLINE explicit Shared(const BackwardBlock<T>& b)
+        : scale(b.exponent_scale),
+          lse(b.lse),
+          delta(b.delta),
+          keep_scale(b.kept == nullptr ? T{1} : b.keep_scale) {}
     T scale;
     const T* lse;
     const T* delta;
-    Exp2Constants<T> exp2;
+    T keep_scale;
+    Exp2Constants<T> exp2 = kExp2Constants<T>;
   };
 
-  // 0 in the place of pairs that are hidden.
-  static HWY_INLINE void hide(const BackwardBlock<T>& b, std::int64_t first, V (&x)[kGroup][N]) {
+  // 0 in the place of pairs that the words leave out.
+  static HWY_INLINE void select(const BackwardBlock<T>& b, const std::uint64_t* words,
+                                std::int64_t first, V (&x)[kGroup][N]) {
     LONGSPAN_UNROLL
     for (int r = 0; r < kGroup; ++r) {
-      const std::uint64_t word = Groups::word(b, first + r);
+      const std::uint64_t word = Groups::word(b, words, first + r);
       LONGSPAN_UNROLL
       for (int n = 0; n < N; ++n) x[r][n] = hn::IfThenElseZero(lane_mask(D(), word, n), x[r][n]);
-    }
-  }
-  // 0 in the place of what dropout drops; the rest times `scale`.
-  static HWY_INLINE void keep(const BackwardBlock<T>& b, std::int64_t first, V scale,
-                              V (&x)[kGroup][N]) {
-    LONGSPAN_UNROLL
-    for (int r = 0; r < kGroup; ++r) {
-      const std::uint64_t word = first + r < b.keys ? b.kept[first + r] : 0;
-      LONGSPAN_UNROLL
-      for (int n = 0; n < N; ++n) {
-        x[r][n] = hn::IfThenElseZero(lane_mask(D(), word, n), hn::Mul(x[r][n], scale));
-      }
     }
   }
   static HWY_INLINE void store(T* rows, std::int64_t first, const V (&x)[kGroup][N]) {
@@ -217,11 +213,11 @@ class Backward {
         p[r][n] = exp2_of(d, hn::MulSub(p[r][n], scale, lse), s.exp2);
       }
     }
-    if constexpr (!kPlain) hide(b, first, p);
+    if constexpr (!kPlain) select(b, b.visible, first, p);
     store(b.weights, first, p);
     if constexpr (!kPlain) {
       if (b.kept != nullptr) {
-        keep(b, first, hn::Set(d, T{1}), p);
+        select(b, b.kept, first, p);
         store_operands<false>(b, first, p);
         return;
       }
@@ -248,7 +244,7 @@ class Backward {
 
   static HWY_INLINE void weights(const BackwardBlock<T>& b, State& instructions,
                                  const Groups& groups) {
-    Shared shared{b.exponent_scale, b.lse, b.delta, kExp2Constants<T>};
+    Shared shared(b);
     Products<Dot, N> products(instructions);
     const PartsAhead ahead(b.ahead, groups.last - groups.first);
     for (int g = groups.first; g < groups.last; ++g) {
@@ -277,7 +273,7 @@ class Backward {
     V ds[kGroup][N];
     lane_tile(products, b.value, first, b.head_dim_v, b.doutput_lanes, ds);
     if constexpr (!kPlain) {
-      if (b.kept != nullptr) keep(b, first, hn::Set(d, b.keep_scale), ds);
+      if (b.kept != nullptr) select(b, b.kept, first, ds);
     }
     Shared& s = *opaque(&shared);
     LONGSPAN_UNROLL
@@ -286,11 +282,13 @@ class Backward {
       LONGSPAN_UNROLL
       for (int r = 0; r < kGroup; ++r) {
         const V weight = hn::Load(d, b.weights + (first + r) * kWidth + n * kLanes);
-        ds[r][n] = hn::Mul(weight, hn::Sub(ds[r][n], delta));
+        const V off = kPlain ? hn::Sub(ds[r][n], delta)
+                             : hn::MulSub(ds[r][n], hn::Set(d, s.keep_scale), delta);
+        ds[r][n] = hn::Mul(weight, off);
       }
     }
     if constexpr (!kPlain) {
-      hide(b, first, ds);
+      select(b, b.visible, first, ds);
       if (b.dscores != nullptr) store(b.dscores, first, ds);
       if (b.slopes != nullptr) {
         LONGSPAN_UNROLL
@@ -301,7 +299,7 @@ class Backward {
             ds[r][n] = hn::Mul(ds[r][n], hn::Load(d, at));
           }
         }
-        hide(b, first, ds);
+        select(b, b.visible, first, ds);
       }
     }
     store_operands<kTwoForms>(b, first, ds);
@@ -310,7 +308,7 @@ class Backward {
   // dS over P. In groups that are not seen P is 0 already, and so is dS.
   static HWY_INLINE void score_gradients(const BackwardBlock<T>& b, State& instructions,
                                          const Groups& groups) {
-    Shared shared{b.exponent_scale, b.lse, b.delta, kExp2Constants<T>};
+    Shared shared(b);
     Products<Dot, N> products(instructions);
     for (int g = 0; g < groups.count; ++g) {
       if (groups.seen[g] == Groups::Seen::kNone) {

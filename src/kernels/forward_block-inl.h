@@ -82,24 +82,6 @@ class Forward {
   }
   static constexpr std::uint64_t kAllLanes = kLanesOf<kWidth>;
 
-  // Calls body.run<R>(first) for groups of kGroup rows and once for the rest.
-  template <int R, class Body>
-  static HWY_INLINE void rest_of(std::int64_t first, std::int64_t rest, const Body& body) {
-    if constexpr (R > 0) {
-      if (rest == R) {
-        body.template run<R>(first);
-      } else {
-        rest_of<R - 1>(first, rest, body);
-      }
-    }
-  }
-  template <class Body>
-  static HWY_INLINE void for_row_groups(std::int64_t rows, const Body& body) {
-    std::int64_t first = 0;
-    for (; first + kGroup <= rows; first += kGroup) body.template run<kGroup>(first);
-    rest_of<kGroup - 1>(first, rows - first, body);
-  }
-
   template <int R>
   static HWY_INLINE void score_tile(const ForwardBlock<T>& b, Scores& scores, std::int64_t first,
                                     V (&acc)[R][N]) {
@@ -196,7 +178,7 @@ class Forward {
     }
     FusedState state{{}, b.exponent_scale, b.state.reference, kExp2Constants<T>};
     const PartsAhead ahead(b.ahead, (b.keys + kGroup - 1) / kGroup);
-    for_row_groups(b.keys, FusedRows{b, scores, state, ahead});
+    for_row_groups<kGroup>(b.keys, FusedRows{b, scores, state, ahead});
     bool safe = true;
     for (std::int64_t l = 0; l < kWidth; l += kLanes) {
       safe = safe && hn::AllTrue(d, hn::Lt(hn::Load(d, state.sum + l), hn::Set(d, kSafeSum)));
@@ -342,7 +324,7 @@ class Forward {
 
   // scores[key][lane] = the dot products, or with terms the finished scores in natural units.
   static HWY_INLINE void store_scores(const ForwardBlock<T>& b, Scores& scores) {
-    for_row_groups(b.keys, StoredRows{b, scores});
+    for_row_groups<kGroup>(b.keys, StoredRows{b, scores});
     if (b.terms != nullptr) {
       finish_stored_scores<T>(*b.terms, b.scale, b.keys, kWidth, b.scores);
     }
@@ -470,7 +452,7 @@ class Forward {
       }
     }
     Products<Dot, N> values(instructions);
-    for_row_groups(b.head_dim_v, ValueRows{b, values});
+    for_row_groups<kGroup>(b.head_dim_v, ValueRows{b, values});
     if (b.skip_hidden_values) {
       add_components_not_finite<Dot>(b.value, b.first_key, b.keys, b.head_dim_v, b.visible,
                                      probability_row(b, 0), kWidth, b.state.numerator);

@@ -37,24 +37,31 @@ struct Hash {
   using Index = hn::RebindToSigned<D>;
   static constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(D()));
   static constexpr std::int64_t kWidth = N * kLanes;
-  // A rounded product needs a register beside the fused one's, which with kRows are all taken.
-  static constexpr int kTogether = kRows / 2;
+  // A rounded product needs registers beside the fused one's, and kRows rows take all of 16.
+  static constexpr int kTogether = kRows == 4 ? 3 : kRows / 2;
 
-  static void panel(const HashPanel<T>& h) {
-    const D d;
-    typename RoundedDot<T>::State state;
-    Products<RoundedDot<T>, N> products(state);
-    for (std::int64_t row = 0; row < h.rounds * h.columns; row += kTogether) {
-      hn::Vec<D> acc[kTogether][N];
-      products.template multiply<Layout::kRowMajor>(h.rotations + row * h.head_dim, h.head_dim, row,
-                                                    h.head_dim, h.panel, kWidth, acc);
+  struct Columns {
+    const HashPanel<T>& h;
+    template <int R>
+    HWY_INLINE void run(std::int64_t first) const {
+      const D d;
+      typename RoundedDot<T>::State state;
+      Products<RoundedDot<T>, N> products(state);
+      hn::Vec<D> acc[R][N];
+      products.template multiply<Layout::kRowMajor>(h.rotations + first * h.head_dim, h.head_dim,
+                                                    first, h.head_dim, h.panel, kWidth, acc);
       LONGSPAN_UNROLL
-      for (int r = 0; r < kTogether; ++r) {
+      for (int r = 0; r < R; ++r) {
         LONGSPAN_UNROLL
-        for (int n = 0; n < N; ++n)
-          hn::Store(acc[r][n], d, h.products + (row + r) * kWidth + n * kLanes);
+        for (int n = 0; n < N; ++n) {
+          hn::Store(acc[r][n], d, h.products + (first + r) * kWidth + n * kLanes);
+        }
       }
     }
+  };
+
+  static void panel(const HashPanel<T>& h) {
+    for_row_groups<kTogether>(h.rounds * h.columns, Columns{h});
     std::fill(h.buckets, h.buckets + h.rounds * kWidth, 0);
     const T* product = h.products;
     for (std::int64_t round = 0; round < h.rounds; ++round) {

@@ -14,14 +14,13 @@ namespace longspan::kernel {
 template <class T>
 struct HashPanel {
   const T* panel = nullptr;  // [head_dim][width]
-  // Rows of head_dim: for each round the columns of its rotations, factor after factor. As many
-  // rows as OperandFormat::rows() says of them all are read.
+  // Rows of head_dim: for each round the columns of its rotations, factor after factor.
   const T* rotations = nullptr;
   std::int64_t head_dim = 0;
   std::int64_t rounds = 0;
   std::span<const std::int64_t> factors;  // even; half of each are columns
   std::int64_t columns = 0;               // of a round: half the sum of the factors
-  T* products = nullptr;                  // scratch [format.rows(rounds * columns)][width]
+  T* products = nullptr;                  // scratch [rounds * columns][width]
   std::int32_t* buckets = nullptr;        // [rounds][width], mixed radix, first factor lowest
 };
 

@@ -105,6 +105,24 @@ HWY_INLINE const typename Dot::Operand* component(const OperandRows& rows, std::
                                                : group + k * rows.stride + r;
 }
 
+// Calls body.run<R>(first) for groups of kGroup rows and once for the rest.
+template <int R, class Body>
+HWY_INLINE void rest_of_rows(std::int64_t first, std::int64_t rest, const Body& body) {
+  if constexpr (R > 0) {
+    if (rest == R) {
+      body.template run<R>(first);
+    } else {
+      rest_of_rows<R - 1>(first, rest, body);
+    }
+  }
+}
+template <int kGroup, class Body>
+HWY_INLINE void for_row_groups(std::int64_t rows, const Body& body) {
+  std::int64_t first = 0;
+  for (; first + kGroup <= rows; first += kGroup) body.template run<kGroup>(first);
+  rest_of_rows<kGroup - 1>(first, rows - first, body);
+}
+
 // The products of one A with one B, some rows of C at a time. What a whole tile of rows gives may
 // be kept in the object (tile_products-inl.h); here there is nothing to keep.
 template <class Dot, int N>

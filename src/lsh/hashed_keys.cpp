@@ -8,6 +8,7 @@
 
 #include "base/buffer.h"
 #include "base/parallel_for.h"
+#include "base/row_sums.h"
 #include "base/rows4.h"
 #include "lsh/key_factor.h"
 
@@ -67,7 +68,7 @@ void HashedKeys<T>::append(const ConstTensorView& key, const Execution& executio
                                  (list * tokens + n) * num_hashes_;
             head.order.push({of_key, static_cast<std::size_t>(num_hashes_)});
             if (!shared_) continue;
-            const double squares = sum_of_squares(source, n, rows.shape[3]);
+            const double squares = base::sum_of_squares(source, n, rows.shape[3]);
             head.factors.push_back(static_cast<T>(key_factor(squares, rows.shape[3], key_norm_)));
           }
         });

@@ -17,7 +17,6 @@ namespace longspan::lsh {
 namespace {
 
 constexpr const char* kFunction = "hash_vectors";
-constexpr std::int64_t kTaskRows = 512;
 constexpr std::int64_t kProductBytes =
     std::int64_t{16} * 1024;  // half of the smallest first level cache
 
@@ -31,9 +30,6 @@ Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors,
       table_(table),
       heads_(heads),
       width_(std::int64_t{table_.lanes} * table_.vectors),
-      // The last call reads whole groups of rows from wherever its rounds begin.
-      head_rows_(
-          table_.format.rows(rotations.num_hashes * rotations.columns + table_.format.rows(1) - 1)),
       rounds_per_call_(std::clamp<std::int64_t>(
           kProductBytes / (rotations.columns * width_ * std::int64_t{sizeof(T)}), 1,
           rotations.num_hashes)) {
@@ -53,10 +49,7 @@ Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors,
   laid_out_ = base::Buffer(rotation_bytes());
   const int threads = base::resolve_threads(execution.threads, heads);
   base::parallel_for(heads, threads, [&](std::int64_t head, int) {
-    T* rows = rotation_rows(head);
-    rotations_.fill_rows(head, rows);
-    std::fill(rows + rotations_.num_hashes * rotations_.columns * rotations_.head_dim,
-              rows + head_rows_ * rotations_.head_dim, T{0});
+    rotations_.fill_rows(head, rotation_rows(head));
   });
   rotations_.given = {};
 }
@@ -64,7 +57,7 @@ Hasher<T>::Hasher(const RotationSource& rotations, const BucketFactors& factors,
 template <class T>
 std::size_t Hasher<T>::rotation_bytes() const noexcept {
   base::Carver carver;
-  carver.take<T>(heads_ * head_rows_ * rotations_.head_dim);
+  carver.take<T>(heads_ * rotations_of_head());
   return carver.used();
 }
 
@@ -80,16 +73,15 @@ template <class T>
 typename Hasher<T>::Scratch Hasher<T>::carve(base::Carver& carver) const {
   Scratch scratch;
   scratch.panel = carver.take<T>(rotations_.head_dim * width_);
-  scratch.products =
-      carver.take<T>(table_.format.rows(rounds_per_call_ * rotations_.columns) * width_);
+  scratch.products = carver.take<T>(rounds_per_call_ * rotations_.columns * width_);
   scratch.buckets = carver.take<std::int32_t>(rotations_.num_hashes * width_);
-  scratch.visible = carver.take<std::uint64_t>(kTaskRows);
+  scratch.visible = carver.take<std::uint64_t>(task_rows());
   return scratch;
 }
 
 template <class T>
 T* Hasher<T>::rotation_rows(std::int64_t head) const {
-  return reinterpret_cast<T*>(laid_out_.data()) + head * head_rows_ * rotations_.head_dim;
+  return reinterpret_cast<T*>(laid_out_.data()) + head * rotations_of_head();
 }
 
 template <class T>
@@ -118,7 +110,7 @@ void Hasher<T>::hash(const base::Rows4& vectors, std::int64_t group, const Paddi
   const std::int64_t batch = vectors.shape[0], seqlen = vectors.shape[1], heads = vectors.shape[2];
   if (padding != nullptr && padding->none()) padding = nullptr;
   // Heads of the same positions one after the other: their rows stand together.
-  const std::int64_t parts = base::ceil_div(seqlen, kTaskRows);
+  const std::int64_t parts = base::ceil_div(seqlen, task_rows());
   int threads = base::resolve_threads(execution.threads, batch * parts * heads);
   base::fit_memory(
       kFunction, execution.memory_limit,
@@ -128,8 +120,8 @@ void Hasher<T>::hash(const base::Rows4& vectors, std::int64_t group, const Paddi
   base::parallel_for(batch * parts * heads, threads, [&](std::int64_t t, int worker) {
     base::check_stop(execution.stop, kFunction);
     const std::int64_t h = t % heads, b = t / heads / parts;
-    const std::int64_t begin = t / heads % parts * kTaskRows;
-    const std::int64_t end = std::min(begin + kTaskRows, seqlen);
+    const std::int64_t begin = t / heads % parts * task_rows();
+    const std::int64_t end = std::min(begin + task_rows(), seqlen);
     base::Carver carver(workspace.data() + static_cast<std::size_t>(worker) * scratch_bytes_);
     const Scratch scratch = carve(carver);
     if (padding != nullptr) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/buffer.h"
+#include "base/round.h"
 #include "base/rows4.h"
 #include "kernels/registry.h"
 #include "longspan/execution.h"
@@ -51,13 +52,17 @@ class Hasher {
   void hash_panel(const base::RowSource& rows, const T* rotations, std::int64_t first,
                   std::int64_t count, const Scratch& scratch) const;
   T* rotation_rows(std::int64_t head) const;
+  std::int64_t rotations_of_head() const noexcept {
+    return rotations_.num_hashes * rotations_.columns * rotations_.head_dim;
+  }
+  // That a thread takes at a time: whole panels, but for the last of a sequence.
+  std::int64_t task_rows() const noexcept { return base::round_up(std::int64_t{512}, width_); }
 
   RotationSource rotations_;
   BucketFactors factors_;
   const kernel::KernelTable<T>& table_;
   std::int64_t heads_;
   std::int64_t width_;
-  std::int64_t head_rows_;        // rows of rotations of a head, padding of the kernel included
   std::int64_t rounds_per_call_;  // whose products stay in the first level cache
   std::size_t scratch_bytes_ = 0;
   base::Buffer laid_out_;

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/parallel_for.h"
 #include "base/round.h"
+#include "base/row_sums.h"
 #include "base/rows4.h"
 #include "base/visit_dtype.h"
 #include "longspan/lsh_attention.h"
@@ -21,7 +22,6 @@ namespace longspan {
 namespace {
 
 using lsh::key_factor;
-using lsh::sum_of_squares;
 
 // kUnit: components are neighbours on both sides, of which the compiler makes vectors.
 template <bool kUnit, class E>
@@ -31,7 +31,7 @@ void normalize_row(const E* row, std::int64_t stride, std::int64_t dim, KeyNorm 
   const auto number = [&](std::int64_t d) {
     return static_cast<double>(base::to_float(row[d * stride]));
   };
-  const double factor = key_factor(sum_of_squares(number, dim), dim, norm);
+  const double factor = key_factor(base::sum_of_squares(number, dim), dim, norm);
   for (std::int64_t d = 0; d < dim; ++d) {
     key[d * key_stride] = base::from_float<E>(number(d) * factor);
   }

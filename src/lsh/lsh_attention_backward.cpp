@@ -14,6 +14,7 @@
 #include "base/call_log.h"
 #include "base/check.h"
 #include "base/parallel_for.h"
+#include "base/row_sums.h"
 #include "engine/backward_tensors.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
@@ -179,7 +180,7 @@ class LshBackward {
 
   void begin_row(const List& list, std::int64_t n, const RowSource& output) {
     const RowSource dlse = tensors_.dlse.source(list.b, list.h);
-    double delta = engine::row_dot(output, doutput_rows(list), n, checked_.head_dim_v);
+    double delta = base::row_dot(output, doutput_rows(list), n, checked_.head_dim_v);
     if (dlse.data != nullptr) delta -= engine::number_at(dlse, n);
     delta_of(list)[n] = static_cast<T>(delta);
     if (lsh_.shared()) {
@@ -236,7 +237,7 @@ class LshBackward {
     double dquery = 0;
     if (weight != 0 && score.slope != 0) {  // NaN, too
       // Summed as delta is: where a row sees itself alone, both are equal.
-      const double dweight = engine::sum_of(checked_.head_dim_v, [&](std::int64_t d) {
+      const double dweight = base::sum_of(checked_.head_dim_v, [&](std::int64_t d) {
         return engine::component(doutput, n, d) * engine::component(lsh_.value_rows(list), n, d);
       });
       const auto [squares, factor] = lsh_.length_of(query, n);

@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/fit_memory.h"
 #include "base/parallel_for.h"
+#include "base/row_sums.h"
 #include "base/visit_dtype.h"
 #include "engine/call_setup.h"
 #include "engine/panel_rows.h"
@@ -240,7 +241,7 @@ typename LshCall<T>::RowLength LshCall<T>::length_of(const engine::RowSource& ro
                                                      std::int64_t n) const {
   const std::int64_t dim = checked().head_dim;
   RowLength length;
-  length.squares = sum_of_squares(rows, n, dim);
+  length.squares = base::sum_of_squares(rows, n, dim);
   if (shared()) length.factor = key_factor(length.squares, dim, options_.key_norm);
   return length;
 }

@@ -16,6 +16,7 @@
 #include "base/call_log.h"
 #include "base/check.h"
 #include "base/parallel_for.h"
+#include "base/row_sums.h"
 #include "engine/call_setup.h"
 #include "engine/checked_call.h"
 #include "engine/checked_result.h"
@@ -222,7 +223,7 @@ class LshDecode {
     const auto& known = hashed_.head(b, head_kv);
     engine::GatheredForward<T> head = describe(list, b, h, head_kv);
     if (shared_) {
-      const double squares = sum_of_squares(head.query, i, checked_.head_dim);
+      const double squares = base::sum_of_squares(head.query, i, checked_.head_dim);
       head.key_factors = known.factors.data();
       own_scores_[row] =
           static_cast<T>(std::fabs(call_.scale) * squares * double{known.factors[own_key(i)]});

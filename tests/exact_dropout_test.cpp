@@ -56,8 +56,8 @@ reference::AttentionResult literal(const Inputs& inputs, reference::Precision pr
   const std::vector<double> weights = result.output;
   result.output.clear();
   result.magnitude.clear();
-  result.deviation.clear();  // these two are of other values
-  result.score_effect.clear();
+  result.deviation.clear();
+  result.score_effect.clear();  // is of other values
   const std::vector<double> values = inputs.value.values();
   const std::int64_t queries = extent(inputs.query, 1), heads = extent(inputs.query, 2);
   const std::int64_t keys = extent(inputs.key, 1), heads_kv = extent(inputs.key, 2);
@@ -66,7 +66,7 @@ reference::AttentionResult literal(const Inputs& inputs, reference::Precision pr
   for (std::int64_t row = 0; row < extent(inputs.query, 0) * queries * heads; ++row) {
     const std::int64_t head = row % heads, query = row / heads % queries,
                        batch = row / heads / queries;
-    std::vector<Real> sum(static_cast<std::size_t>(dims)), size = sum;
+    std::vector<Real> sum(static_cast<std::size_t>(dims)), size = sum, deviation = sum;
     for (std::int64_t j = 0; j < keys; ++j) {
       if (!is_kept(dropout, batch, head, query, j)) continue;
       const auto weight = static_cast<Real>(weights[static_cast<std::size_t>(row * columns + j)]);
@@ -75,11 +75,14 @@ reference::AttentionResult literal(const Inputs& inputs, reference::Precision pr
         const auto value = static_cast<Real>(values[static_cast<std::size_t>(at + d)]);
         sum[static_cast<std::size_t>(d)] += weight * value;
         size[static_cast<std::size_t>(d)] += weight * std::fabs(value);
+        Real& of_terms = deviation[static_cast<std::size_t>(d)];
+        of_terms = std::hypot(of_terms, weight * value);
       }
     }
     const auto factor = static_cast<Real>(1 / (1 - dropout.probability));
     for (const Real x : sum) result.output.push_back(x * factor);
     for (const Real x : size) result.magnitude.push_back(x * factor);
+    for (const Real x : deviation) result.deviation.push_back(x * factor);
   }
   return result;
 }

@@ -46,18 +46,16 @@ Tensor unit_values(const Tensor& value) {
   return unit;
 }
 
-// sum_j weight_j keep_j value_j / (1 - p), from the weights of the reference without dropout.
+// sum_j weight_j keep_j value_j / (1 - p), from the weights of the reference without dropout. The
+// rest, which tolerances follow from, is what the reference says with it.
 template <class Real>
 reference::AttentionResult literal(const Inputs& inputs, reference::Precision precision) {
   Inputs weighing = inputs;
   weighing.options.dropout = {};
   weighing.value = unit_values(inputs.value);
-  reference::AttentionResult result = truth_of(weighing, precision);
-  const std::vector<double> weights = result.output;
+  const std::vector<double> weights = truth_of(weighing, precision).output;
+  reference::AttentionResult result = truth_of(inputs, precision);
   result.output.clear();
-  result.magnitude.clear();
-  result.deviation.clear();
-  result.score_effect.clear();  // is of other values
   const std::vector<double> values = inputs.value.values();
   const std::int64_t queries = extent(inputs.query, 1), heads = extent(inputs.query, 2);
   const std::int64_t keys = extent(inputs.key, 1), heads_kv = extent(inputs.key, 2);
@@ -66,7 +64,7 @@ reference::AttentionResult literal(const Inputs& inputs, reference::Precision pr
   for (std::int64_t row = 0; row < extent(inputs.query, 0) * queries * heads; ++row) {
     const std::int64_t head = row % heads, query = row / heads % queries,
                        batch = row / heads / queries;
-    std::vector<Real> sum(static_cast<std::size_t>(dims)), size = sum, deviation = sum;
+    std::vector<Real> sum(static_cast<std::size_t>(dims));
     for (std::int64_t j = 0; j < keys; ++j) {
       if (!is_kept(dropout, batch, head, query, j)) continue;
       const auto weight = static_cast<Real>(weights[static_cast<std::size_t>(row * columns + j)]);
@@ -74,15 +72,10 @@ reference::AttentionResult literal(const Inputs& inputs, reference::Precision pr
       for (std::int64_t d = 0; d < dims; ++d) {
         const auto value = static_cast<Real>(values[static_cast<std::size_t>(at + d)]);
         sum[static_cast<std::size_t>(d)] += weight * value;
-        size[static_cast<std::size_t>(d)] += weight * std::fabs(value);
-        Real& of_terms = deviation[static_cast<std::size_t>(d)];
-        of_terms = std::hypot(of_terms, weight * value);
       }
     }
     const auto factor = static_cast<Real>(1 / (1 - dropout.probability));
     for (const Real x : sum) result.output.push_back(x * factor);
-    for (const Real x : size) result.magnitude.push_back(x * factor);
-    for (const Real x : deviation) result.deviation.push_back(x * factor);
   }
   return result;
 }

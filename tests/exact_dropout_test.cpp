@@ -46,15 +46,17 @@ Tensor unit_values(const Tensor& value) {
   return unit;
 }
 
-// sum_j weight_j keep_j value_j / (1 - p), from the weights of the reference without dropout. The
-// rest, which tolerances follow from, is what the reference says with it.
+// sum_j weight_j keep_j value_j / (1 - p), from the weights of the reference without dropout, as
+// is lse. The rest, which tolerances follow from, is what the reference says with it.
 template <class Real>
 reference::AttentionResult literal(const Inputs& inputs, reference::Precision precision) {
   Inputs weighing = inputs;
   weighing.options.dropout = {};
   weighing.value = unit_values(inputs.value);
-  const std::vector<double> weights = truth_of(weighing, precision).output;
+  const reference::AttentionResult without = truth_of(weighing, precision);
+  const std::vector<double>& weights = without.output;
   reference::AttentionResult result = truth_of(inputs, precision);
+  result.lse = without.lse;
   result.output.clear();
   const std::vector<double> values = inputs.value.values();
   const std::int64_t queries = extent(inputs.query, 1), heads = extent(inputs.query, 2);

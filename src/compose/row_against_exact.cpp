@@ -174,10 +174,8 @@ void RowAgainstExact::score_keys() {
       const auto* row = first + key * keys.row_stride;
       double product = call_.scale * dot(memory_.query, row, keys.dim_stride, dim);
       if (call_.shared) {
-        const auto at = [&](std::int64_t d) {
-          return static_cast<double>(base::to_float(row[d * keys.dim_stride]));
-        };
-        product *= lsh::key_factor(base::sum_of_squares(at, dim), dim, call_.options.key_norm);
+        product *=
+            lsh::key_factor(base::sum_of_squares(keys, key, dim), dim, call_.options.key_norm);
       }
       memory_.weights[key] = bent(product, key);
     });

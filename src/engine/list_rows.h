@@ -25,13 +25,16 @@ inline constexpr std::int64_t kLongList = std::int64_t{8} << 20;
 class ListCopies {
  public:
   ListCopies() = default;
-  // Rows of `dim` elements, which are given in that type and side by side, or not.
-  ListCopies(DType dtype, std::int64_t seqlen, std::int64_t dim, bool apart)
+  // `like`: rows of the tensor, data == nullptr where there is none. Where they are of the type
+  // that is wanted and side by side already, and few, nothing is copied.
+  template <class Rows>
+  ListCopies(const Rows& like, DType dtype, std::int64_t seqlen, std::int64_t dim)
       : dtype_(dtype),
         seqlen_(seqlen),
         dim_(dim),
-        apart_(apart),
-        copies_(apart || list_bytes() >= kLongList) {}
+        given_(like.data != nullptr),
+        apart_(given_ && (like.dtype != dtype || like.row_stride != dim || like.dim_stride != 1)),
+        copies_(apart_ || (given_ && list_bytes() >= kLongList)) {}
 
   // Memory is short: where rows are side by side nothing is copied, however many they are.
   void spare_memory() noexcept { copies_ = apart_; }
@@ -53,7 +56,8 @@ class ListCopies {
   DType dtype_ = DType::kFloat32;
   std::int64_t seqlen_ = 0;
   std::int64_t dim_ = 0;
-  bool apart_ = false;
+  bool given_ = false;
+  bool apart_ = false;  // or of another type
   bool copies_ = false;
   std::byte* data_ = nullptr;
 };
@@ -61,9 +65,8 @@ class ListCopies {
 class ListRows : public ListCopies {
  public:
   ListRows() = default;
-  // `like`: rows of the tensor. Where they are side by side already, and few, nothing is copied.
   ListRows(const RowSource& like, std::int64_t seqlen, std::int64_t dim)
-      : ListCopies(like.dtype, seqlen, dim, like.row_stride != dim || like.dim_stride != 1) {}
+      : ListCopies(like, like.dtype, seqlen, dim) {}
 
   RowSource rows(std::int64_t n, const RowSource& tensor) const noexcept {
     return rows_of(n, tensor);
@@ -94,14 +97,9 @@ class ListSums : public ListCopies {
  public:
   // `like`: data == nullptr where they are not wanted.
   ListSums(const RowTarget& like, std::int64_t seqlen, std::int64_t dim)
-      : ListCopies(kDTypeOf<T>, seqlen, dim,
-                   like.data != nullptr && (like.dtype != kDTypeOf<T> || like.row_stride != dim ||
-                                            like.dim_stride != 1)),
-        wanted_(like.data != nullptr) {
-    copies_ = copies_ && wanted_;
-  }
+      : ListCopies(like, kDTypeOf<T>, seqlen, dim) {}
 
-  bool wanted() const noexcept { return wanted_; }
+  bool wanted() const noexcept { return given_; }
   RowTarget rows(std::int64_t n, const RowTarget& tensor) const noexcept {
     return rows_of(n, tensor);
   }
@@ -113,9 +111,6 @@ class ListSums : public ListCopies {
     const auto* sums = reinterpret_cast<const T*>(data_ + n * list_bytes());
     kernel.store_rows(tensor, rows.begin, rows.size(), dim_, sums + rows.begin * dim_, dim_, T{1});
   }
-
- private:
-  bool wanted_ = false;
 };
 
 }  // namespace longspan::engine
